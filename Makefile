@@ -1,0 +1,51 @@
+# Every target first makes .venv from the lock file; the stamp reinstalls it when the lock changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format bench lock protos clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "keras_cls needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP) ## make .venv from the lock file
+
+demo: $(STAMP) ## digits -> LeNet-5 -> SavedModel -> server -> gRPC answers, in one go
+	$(BIN)/keras-cls demo
+
+test: $(STAMP) ## the default tests
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP) ## the slow tests as well
+	$(BIN)/python -m pytest -m ""
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## the side-by-side measurements that write the tables in docs/
+	$(BIN)/python -m benchmarks
+
+lock: ## resolve the versions anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --upgrade -o requirements.lock
+
+protos: $(STAMP) ## compile the protocol messages in keras_cls/contract/protos
+	$(BIN)/python -m keras_cls.contract.protos.compile
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

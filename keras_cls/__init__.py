@@ -1,0 +1,102 @@
+"""keras_cls: from labelled photos to a classification endpoint.
+
+The verbs below are imported on first use, so that ``import keras_cls`` stays instant and loads
+neither TensorFlow nor Keras; ``keras_cls.Client`` never does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_cls.architectures import ModelSpec, list_models, model_spec
+    from keras_cls.classifier import Classifier, load
+    from keras_cls.client import Client
+    from keras_cls.contract import Prediction
+    from keras_cls.errors import (
+        ConfigError,
+        DataError,
+        ExportError,
+        ImageError,
+        ServingError,
+        UserError,
+    )
+    from keras_cls.evaluation import Evaluation, evaluate
+    from keras_cls.exporting import export
+    from keras_cls.preprocessing import Preprocessing
+    from keras_cls.server import ModelServer, serve
+    from keras_cls.training import TrainingRun, train
+    from keras_cls.weights import create_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "classifier",
+    "Client": "client",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Evaluation": "evaluation",
+    "ExportError": "errors",
+    "ImageError": "errors",
+    "ModelServer": "server",
+    "ModelSpec": "architectures",
+    "Prediction": "contract",
+    "Preprocessing": "preprocessing",
+    "ServingError": "errors",
+    "TrainingRun": "training",
+    "UserError": "errors",
+    "create_model": "weights",
+    "evaluate": "evaluation",
+    "export": "exporting",
+    "list_models": "architectures",
+    "load": "classifier",
+    "model_spec": "architectures",
+    "serve": "server",
+    "train": "training",
+}
+
+__all__ = [
+    "Classifier",
+    "Client",
+    "ConfigError",
+    "DataError",
+    "Evaluation",
+    "ExportError",
+    "ImageError",
+    "ModelServer",
+    "ModelSpec",
+    "Prediction",
+    "Preprocessing",
+    "ServingError",
+    "TrainingRun",
+    "UserError",
+    "create_model",
+    "evaluate",
+    "export",
+    "list_models",
+    "load",
+    "model_spec",
+    "serve",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keras_cls' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"keras_cls.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("keras_cls"):
+            raise
+        extra = "serve" if _HOMES[name] == "server" else "train"
+        raise ModuleNotFoundError(
+            f"keras_cls.{name} needs {error.name!r}, which is not installed: "
+            f"pip install 'keras-cls[{extra}]'",
+            name=error.name,
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
