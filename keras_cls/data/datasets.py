@@ -1,0 +1,127 @@
+"""A ``tf.data.Dataset`` of the user's own as a data source."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cls.errors import DataError
+from keras_cls.labels import checked_labels
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledDataset:
+    """A dataset that was looked through once.
+
+    Attributes:
+        labels: the class names; integers as text where the caller gives none.
+        targets: int64 [N], in the dataset's order.
+        dataset: unbatched, (uint8 [h, w, 1 | 3 | 4] or a scalar string of encoded bytes, int64).
+        origin: how messages name it.
+    """
+
+    labels: tuple[str, ...]
+    targets: np.ndarray
+    dataset: tf.data.Dataset
+    origin: str = "tf.data.Dataset"
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name(self, index: int) -> str:
+        """What messages call an image."""
+        return f"image {index} of {self.origin}"
+
+
+def open_dataset(
+    dataset: tf.data.Dataset, labels: Sequence[str] | None = None, *, every_class: bool = True
+) -> LabelledDataset:
+    """Check a dataset's elements and count them, in one pass.
+
+    Args:
+        dataset: elements (image, target), or batches of them. Images: [h, w], [h, w, c] with c of
+            1, 3 or 4, on the 0..255 scale, or encoded bytes; targets: integers.
+        labels: the names of the classes 0, 1, ...
+        every_class: refuse where a class has no image.
+
+    Raises:
+        DataError: the elements are of another kind, their values out of range, or endless.
+    """
+    elements = _unbatched(dataset)
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise DataError(
+            "tf.data.Dataset: it is endless; leave out repeat(): epochs are counted here"
+        )
+    is_float = elements.element_spec[0].dtype.is_floating
+    targets: list[int] = []
+    high = 0.0
+    for position, (image, target) in enumerate(elements):
+        if image.dtype != tf.string:
+            low, high = float(tf.reduce_min(image)), max(high, float(tf.reduce_max(image)))
+            if not (low >= 0 and high <= 255):
+                raise DataError(
+                    f"tf.data.Dataset: image {position} has values from {low:g} to {high:g}; "
+                    "pixels are on the 0..255 scale, not normalized"
+                )
+        targets.append(int(target))
+    if not targets:
+        raise DataError("tf.data.Dataset: it is empty")
+    if is_float and high <= 1:
+        raise DataError(
+            f"tf.data.Dataset: pixels up to {high:g} look like the 0..1 scale; pixels are on the "
+            "0..255 scale: multiply by 255"
+        )
+    found = np.array(targets, dtype=np.int64)
+    names = _names(found, labels, every_class)
+    return LabelledDataset(names, found, elements.map(_as_uint8), "tf.data.Dataset")
+
+
+def _unbatched(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise DataError(f"tf.data.Dataset: elements must be (image, target), found {spec}")
+    image, target = spec
+    tensors = isinstance(image, tf.TensorSpec) and isinstance(target, tf.TensorSpec)
+    if not tensors or not target.dtype.is_integer:
+        raise DataError(
+            f"tf.data.Dataset: targets must be integer class numbers, found {target}; for one-hot "
+            "rows use .map(lambda image, row: (image, tf.argmax(row)))"
+        )
+    if target.shape.rank == 1:
+        dataset = dataset.unbatch()
+        image, target = dataset.element_spec
+    is_encoded = image.dtype == tf.string and image.shape.rank == 0
+    is_pixels = image.dtype != tf.string and (
+        image.shape.rank == 2 or (image.shape.rank == 3 and image.shape[-1] in (1, 3, 4))
+    )
+    if target.shape.rank != 0 or not (is_encoded or is_pixels):
+        raise DataError(
+            "tf.data.Dataset: an image must be [h, w], [h, w, 1 | 3 | 4] or encoded bytes, and a "
+            f"target one integer; found {image} and {target}"
+        )
+    return dataset
+
+
+def _as_uint8(image: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    if image.dtype != tf.string:
+        image = image[..., None] if image.shape.rank == 2 else image
+        if image.dtype.is_floating:
+            image = tf.round(image)
+        image = tf.cast(image, tf.uint8)
+    return image, tf.cast(target, tf.int64)
+
+
+def _names(targets: np.ndarray, labels: Sequence[str] | None, every_class: bool) -> tuple[str, ...]:
+    count = int(targets.max()) + 1
+    names = checked_labels(labels) if labels is not None else tuple(map(str, range(count)))
+    if targets.min() < 0 or count > len(names):
+        wrong = int(targets.min()) if targets.min() < 0 else count - 1
+        raise DataError(f"tf.data.Dataset: target {wrong} is not in 0..{len(names) - 1}")
+    if every_class:
+        if len(names) < 2:
+            raise DataError("tf.data.Dataset: there is one class only; at least two are needed")
+        missing = np.setdiff1d(np.arange(len(names)), targets)
+        if len(missing):
+            raise DataError(f"tf.data.Dataset: class {names[missing[0]]!r} has no image")
+    return names

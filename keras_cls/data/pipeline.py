@@ -1,0 +1,151 @@
+"""Batches for training and evaluation: tf.data operations alone, deterministic, in parallel."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cls.data.augmentation import Augmentation, augment
+from keras_cls.data.datasets import LabelledDataset
+from keras_cls.data.decoding import decode_image, with_channels
+from keras_cls.data.scanning import ScannedImages
+from keras_cls.preprocessing import Preprocessing, normalize, resize_and_crop
+
+ImageStream: TypeAlias = ScannedImages | LabelledDataset
+"""What the pipeline reads: images found by a scan, or a dataset of the user's own."""
+
+Example: TypeAlias = tuple[tf.Tensor, tf.Tensor]
+
+_SHUFFLE_BUFFER = 4096
+
+
+def training_batches(
+    source: ImageStream,
+    rule: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Endless training batches (float32 [B, H, W, C], int64 [B]) from ``first_epoch`` on.
+
+    An epoch has :func:`steps_per_epoch` batches of full size; its last one is filled up with
+    images of the same epoch. Order and augmentation depend on the seed, the epoch and the place
+    within the epoch alone, so that training can go on where it stopped.
+    """
+    load = _loader(source, rule)
+    per_epoch = steps_per_epoch(source, batch_size) * batch_size
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # Multiplied, so that two seeds do not walk through the same epochs one after the other.
+        key = tf.constant(seed, tf.int64) * 1_000_003 + number
+        items = _shuffled(source, key, per_epoch)
+        return items.enumerate().map(lambda place, item: (tf.stack([key, place]), item))
+
+    def prepared(key: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Example:
+        image, target = load(*item)
+        return normalize(augment(image, rule, augmentation, key), rule), target
+
+    return (
+        tf.data.Dataset.counter(first_epoch)
+        .flat_map(epoch)
+        .map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def evaluation_batches(
+    source: ImageStream, rule: Preprocessing, batch_size: int
+) -> tf.data.Dataset:
+    """Every image once, in the source's order: (float32 [b, H, W, C], int64 [b])."""
+    load = _loader(source, rule)
+
+    def prepared(*item: tf.Tensor) -> Example:
+        image, target = load(*item)
+        return normalize(resize_and_crop(image, rule), rule), target
+
+    return (
+        _ordered(source)
+        .map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def input_pixels(source: ImageStream, rule: Preprocessing, indices: np.ndarray) -> np.ndarray:
+    """Chosen images as the network sees them, before scaling.
+
+    Returns:
+        uint8 ``[n, H, W, rule.image_channels]``, in the order of ``indices``.
+    """
+    load = _loader(source, rule)
+    wanted = tf.constant(np.asarray(indices, np.int64))
+
+    def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        image, _ = load(*item)
+        return place, tf.cast(tf.round(resize_and_crop(image, rule)), tf.uint8)
+
+    chosen = (
+        _ordered(source)
+        .map(lambda *item: item)
+        .enumerate()
+        .filter(lambda place, item: tf.reduce_any(place == wanted))
+        .map(prepared)
+    )
+    found = {int(place): image.numpy() for place, image in chosen}
+    shape = (0, *rule.size, rule.image_channels)
+    return np.stack([found[int(i)] for i in indices]) if len(indices) else np.zeros(shape, np.uint8)
+
+
+def steps_per_epoch(source: ImageStream, batch_size: int) -> int:
+    """The number of training batches that see every image at least once."""
+    return -(-len(source) // batch_size)
+
+
+def _ordered(source: ImageStream) -> tf.data.Dataset:
+    """The source's items: (index,) or (image, target)."""
+    if isinstance(source, ScannedImages):
+        return tf.data.Dataset.from_tensor_slices((np.arange(len(source), dtype=np.int64),))
+    return source.dataset
+
+
+def _shuffled(source: ImageStream, key: tf.Tensor, count: int) -> tf.data.Dataset:
+    """``count`` items in an order drawn from ``key``; after the last one, the first again."""
+    if isinstance(source, ScannedImages):
+        size = tf.constant(len(source), tf.int64)
+        order = tf.random.experimental.stateless_shuffle(tf.range(size), tf.stack([key, 0]))
+        places = tf.range(tf.constant(count, tf.int64)) % size
+        return tf.data.Dataset.from_tensor_slices((tf.gather(order, places),))
+    buffer = min(len(source), _SHUFFLE_BUFFER)
+    shuffled = source.dataset.shuffle(buffer, seed=key, reshuffle_each_iteration=False)
+    return shuffled.repeat().take(count).map(lambda *item: item)
+
+
+def _loader(source: ImageStream, rule: Preprocessing) -> Callable[..., Example]:
+    """Item -> (uint8 [h, w, rule.image_channels], int64 target)."""
+    channels = rule.image_channels
+    if isinstance(source, LabelledDataset):
+        return lambda image, target: (_decoded(image, channels), target)
+    targets = tf.constant(source.images.targets, tf.int64)
+    if source.files is not None:
+        files = tf.constant([str(file) for file in source.files])
+        return lambda index: (
+            decode_image(tf.io.read_file(tf.gather(files, index)), channels),
+            tf.gather(targets, index),
+        )
+    assert source.images.pixels is not None
+    array = source.images.pixels
+    pixels = tf.constant(array[..., None] if array.ndim == 3 else array)
+    return lambda index: (
+        with_channels(tf.gather(pixels, index), channels),
+        tf.gather(targets, index),
+    )
+
+
+def _decoded(image: tf.Tensor, channels: int) -> tf.Tensor:
+    if image.dtype == tf.string:
+        return decode_image(image, channels)
+    return with_channels(image, channels)

@@ -1,0 +1,90 @@
+"""The serving signatures of a classifier: TensorFlow functions with the preprocessing inside."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_cls import contract
+from keras_cls.classifier import Classifier
+from keras_cls.data.decoding import decode_image
+from keras_cls.preprocessing import normalize, transform
+
+
+class ServingSignatures:
+    """A classifier's signatures, ready for ``tf.saved_model.save``.
+
+    Every tensor input passes ``tf.ensure_shape``: a request of another rank would otherwise end
+    the serving process (a failed check in oneDNN's layout code, not an error that it reports).
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._model = classifier.model
+        self._rule = classifier.preprocessing
+        self._labels = classifier.labels
+        self._pixels_shape = (None, *self._rule.size, self._rule.image_channels)
+        self._network = _function(
+            self._probabilities, tf.TensorSpec((None, *self._rule.input_shape), tf.float32)
+        )
+
+    def variables(self) -> tf.Module:
+        """What the signatures read, for TensorFlow to track.
+
+        The C++ loader finds the variables themselves only, not Keras' wrappers of them; and a
+        model tracked beside them would be stored a second time.
+        """
+        module = tf.Module()
+        module.variables_of_model = [variable.value for variable in self._model.variables]
+        return module
+
+    def functions(self) -> dict[str, Any]:
+        """Signature name -> concrete function."""
+        encoded = tf.TensorSpec((None,), tf.string, name=contract.INPUT_IMAGE_BYTES)
+        pixels = tf.TensorSpec(self._pixels_shape, tf.uint8, name=contract.INPUT_IMAGES)
+        examples = tf.TensorSpec((None,), tf.string, name=contract.INPUT_EXAMPLES)
+        functions = {
+            contract.SIGNATURE_DEFAULT: _function(self._serving_default, encoded),
+            contract.SIGNATURE_PROBABILITIES: _function(self._serving_probabilities, encoded),
+            contract.SIGNATURE_IMAGES: _function(self._serving_images, pixels),
+            contract.SIGNATURE_CLASSIFY: _function(self._serving_classify, examples),
+        }
+        return {name: f.get_concrete_function() for name, f in functions.items()}
+
+    def _serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._best(self._of_encoded(image_bytes))
+
+    def _serving_probabilities(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {contract.OUTPUT_PROBABILITIES: self._of_encoded(image_bytes)}
+
+    def _serving_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        prepared = normalize(tf.ensure_shape(images, self._pixels_shape), self._rule)
+        return {contract.OUTPUT_PROBABILITIES: self._network(prepared)}
+
+    def _serving_classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        feature = tf.io.FixedLenFeature((), tf.string)
+        examples = tf.ensure_shape(inputs, (None,))
+        parsed = tf.io.parse_example(examples, {contract.EXAMPLE_IMAGE_KEY: feature})
+        return self._best(self._of_encoded(parsed[contract.EXAMPLE_IMAGE_KEY]))
+
+    def _of_encoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        def prepared(data: tf.Tensor) -> tf.Tensor:
+            return transform(decode_image(data, self._rule.image_channels), self._rule)
+
+        images = tf.map_fn(
+            prepared,
+            tf.ensure_shape(image_bytes, (None,)),
+            fn_output_signature=tf.TensorSpec(self._rule.input_shape, tf.float32),
+        )
+        return self._network(images)
+
+    def _probabilities(self, batch: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.cast(self._model(batch, training=False), tf.float32))
+
+    def _best(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores, indices = tf.math.top_k(probabilities, min(contract.TOP_K, len(self._labels)))
+        names = tf.gather(tf.constant(self._labels), indices)
+        return {contract.OUTPUT_CLASSES: names, contract.OUTPUT_SCORES: scores}
+
+
+def _function(python_function: Callable[..., Any], spec: tf.TensorSpec) -> Any:
+    return tf.function(python_function, input_signature=[spec], autograph=False)

@@ -1,0 +1,130 @@
+"""Hold an export to the Keras model that it was made from."""
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_cls import contract
+from keras_cls.classifier import Classifier
+from keras_cls.errors import ExportError
+
+TENSOR_BOUND = 1e-4
+"""The largest difference allowed between two probabilities for the same pixels."""
+
+ENCODED_BOUND = 1e-3
+"""The same for an encoded image: the graph decodes with TensorFlow, predict with Pillow."""
+
+_SYNTHETIC_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The largest differences found between the export's probabilities and the Keras model's."""
+
+    images: int
+    source: str
+    tensor_difference: float
+    tensor_bound: float
+    encoded_difference: float
+    encoded_bound: float
+
+    @property
+    def within_bounds(self) -> bool:
+        """Whether both differences keep to their bound; a NaN does not."""
+        return (
+            self.tensor_difference <= self.tensor_bound
+            and self.encoded_difference <= self.encoded_bound
+        )
+
+    def raise_unless_within_bounds(self) -> None:
+        """Raise ExportError with the figures where a bound is broken."""
+        if not self.within_bounds:
+            raise ExportError(
+                "the export does not agree with the Keras model: probabilities differ by "
+                f"{self.tensor_difference:.2g} for pixels (allowed {self.tensor_bound:g}) and "
+                f"{self.encoded_difference:.2g} for encoded images (allowed "
+                f"{self.encoded_bound:g}), on {self.images} images ({self.source}). Nothing was "
+                "published; verify='report' publishes all the same"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the verdict, as plain JSON types; a NaN becomes None."""
+        values = {k: None if v != v else v for k, v in asdict(self).items()}
+        return {**values, "within_bounds": self.within_bounds}
+
+
+def sample_images(classifier: Classifier) -> tuple[np.ndarray, str]:
+    """Images at the model's input size, uint8 ``[n, H, W, 3 | 4]``, and where they are from."""
+    if classifier.sample is not None and len(classifier.sample):
+        return classifier.sample, "the sample kept with the classifier"
+    # Smooth, coloured noise: white noise would be averaged to grey by the first layers.
+    rng = np.random.default_rng(0)
+    channels = classifier.preprocessing.image_channels
+    coarse = rng.integers(0, 256, (_SYNTHETIC_IMAGES, 8, 8, channels)).astype(np.float32)
+    smooth = tf.image.resize(coarse, classifier.input_size, method="bicubic").numpy()
+    return np.clip(np.rint(smooth), 0, 255).astype(np.uint8), "synthetic images"
+
+
+def verify_saved_model(classifier: Classifier, folder: Path) -> Verification:
+    """Run the export's signatures through the loader that TensorFlow Serving uses."""
+    pixels, source = sample_images(classifier)
+    encoded = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
+    run = SessionModel(folder)
+    by_tensor = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
+    by_bytes = run(
+        contract.SIGNATURE_PROBABILITIES,
+        {contract.INPUT_IMAGE_BYTES: np.array(encoded, dtype=object)},
+    )
+    probabilities = contract.OUTPUT_PROBABILITIES
+    return Verification(
+        images=len(pixels),
+        source=source,
+        tensor_difference=_difference(
+            by_tensor[probabilities], classifier.probabilities_of_pixels(pixels)
+        ),
+        tensor_bound=TENSOR_BOUND,
+        encoded_difference=_difference(by_bytes[probabilities], classifier.probabilities(encoded)),
+        encoded_bound=ENCODED_BOUND,
+    )
+
+
+class SessionModel:
+    """A SavedModel in a v1 Session: the way in which TensorFlow Serving loads and runs it.
+
+    Loading with ``tf.saved_model.load`` would prove less: it finds variables that the C++ loader
+    does not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        graph = tf.Graph()
+        with graph.as_default():
+            self._session = tf.compat.v1.Session(graph=graph)
+            meta_graph = tf.compat.v1.saved_model.loader.load(
+                self._session, [contract.SERVE_TAG], str(folder)
+            )
+        self.signatures = meta_graph.signature_def
+
+    def __call__(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one signature by its aliases."""
+        definition = self.signatures[signature]
+        feed = {definition.inputs[alias].name: value for alias, value in inputs.items()}
+        return self._session.run({k: v.name for k, v in definition.outputs.items()}, feed)
+
+
+def _photo_file(image: np.ndarray, as_jpeg: bool) -> bytes:
+    """Both kinds of file that users send; JPEG has no alpha."""
+    buffer = io.BytesIO()
+    if as_jpeg and image.shape[-1] == 3:
+        Image.fromarray(image).save(buffer, format="JPEG", quality=95)
+    else:
+        Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.max(np.abs(found - expected))) if np.isfinite(found).all() else float("nan")

@@ -1,0 +1,321 @@
+"""``train()``: one call from labelled images to a run folder."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from keras_cls.architectures import list_models, model_spec
+from keras_cls.classifier import Classifier, load
+from keras_cls.data.opening import TrainingData, describe_data, open_training_data
+from keras_cls.data.pipeline import (
+    ImageStream,
+    evaluation_batches,
+    input_pixels,
+    steps_per_epoch,
+    training_batches,
+)
+from keras_cls.data.scanning import describe_unreadable
+from keras_cls.errors import ConfigError
+from keras_cls.evaluation import Evaluation, stream_probabilities
+from keras_cls.training.progress import ScanProgress, TrainingProgress
+from keras_cls.training.recipes import (
+    Recipe,
+    checked_epochs,
+    choose_batch_size,
+    choose_recipe,
+)
+from keras_cls.training.recorder import Recorder
+from keras_cls.training.report import Mistake, write_report
+from keras_cls.training.run_folder import History, RunFolder, RunState, default_run_folder
+from keras_cls.weights import create_model
+
+_SAMPLE_IMAGES = 16
+_MISTAKES_SHOWN = 24
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished run.
+
+    Attributes:
+        classifier: the best epoch's, by validation accuracy, then validation loss.
+        history: a row an epoch with ``epoch``, ``loss``, ``accuracy``, ``val_loss``,
+            ``val_accuracy``, ``learning_rate`` and ``seconds``.
+        directory: the run folder.
+        report: the HTML report in it.
+    """
+
+    classifier: Classifier
+    history: History
+    directory: Path
+    report: Path
+
+
+def train(
+    model: str | Classifier,
+    data: Any,
+    validation: Any = None,
+    epochs: int = 30,
+    batch_size: int | None = None,
+    input_shape: Sequence[int] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    recipe: str = "auto",
+    run_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    *,
+    labels: Sequence[str] | None = None,
+    quiet: bool = False,
+) -> TrainingRun:
+    """Train a network on labelled images.
+
+    Called again with the same arguments and the same ``run_dir`` after a kill, it goes on from the
+    last whole epoch and ends as the undisturbed run would have; on a finished run it returns at
+    once. The random generators of Python, NumPy and Keras are seeded.
+
+    Args:
+        model: a name of the registry, or a classifier to go on with: its network is trained in
+            place where the classes are the same, else its weights start a new one with a new head.
+        data: a folder of class folders, a manifest (.csv, .tsv, .jsonl), arrays (images, labels),
+            a ``tf.data.Dataset`` or ``"digits"``.
+        validation: the same; or the share to hold out; None for the data's own validation part,
+            or one fifth of each class.
+        epochs: how often every image is seen.
+        batch_size: images a step; None leaves it to the recipe.
+        input_shape: (height, width, channels) of the network's input; None for the published one.
+        weights: a file of weights to start from, see :func:`keras_cls.create_model`.
+        recipe: ``"auto"``, ``"plain"``, ``"small_gray"``, ``"small_images"`` or ``"photos"``.
+        run_dir: the run folder; None makes a new one under ``runs/``.
+        seed: what the split, the initial weights, the order and the augmentation are drawn from.
+        strict: stop at unreadable images instead of leaving them out and naming them.
+        labels: the class names, where data or dataset hold integers.
+        quiet: show no progress.
+
+    Raises:
+        UserError: DataError, ConfigError or ImageError: what is wrong with the arguments, the data
+            or the run folder.
+    """
+    console = Console(quiet=quiet, stderr=True, soft_wrap=True)
+    name = model.architecture if isinstance(model, Classifier) else model_spec(model).name
+    request = {
+        "model": name if isinstance(model, str) else f"classifier {name}",
+        "data": describe_data(data),
+        "validation": describe_data(validation),
+        "epochs": checked_epochs(epochs),
+        "batch_size": batch_size,
+        "input_shape": None if input_shape is None else list(input_shape),
+        "weights": None if weights is None else os.fspath(weights),
+        "recipe": recipe,
+        "seed": _checked_seed(seed),
+        "labels": None if labels is None else list(labels),
+    }
+    folder = RunFolder(default_run_folder(name) if run_dir is None else Path(run_dir))
+    folder.begin(request)
+    state = folder.read_state()
+    if state.finished:
+        console.print(f"{folder.path}: this run is finished; nothing to do")
+        return TrainingRun(load(folder.path), state.history, folder.path, folder.report)
+
+    with ScanProgress(console) as progress:
+        images = open_training_data(
+            data,
+            validation,
+            labels=labels,
+            cache=folder.cache,
+            seed=seed,
+            strict=strict,
+            progress=progress,
+        )
+    if images.unreadable:
+        console.print(f"left out: {describe_unreadable(images.unreadable)}", markup=False)
+
+    keras.utils.set_random_seed(seed)
+    classifier = _start(model, images.labels, input_shape, weights)
+    rule = classifier.preprocessing
+    chosen = choose_recipe(recipe, rule)
+    size = choose_batch_size(batch_size, chosen, len(images.train))
+    resolved = {
+        "recipe": asdict(chosen),
+        "batch_size": size,
+        "train_images": len(images.train),
+        "validation_images": len(images.validation),
+        "classes": len(images.labels),
+    }
+    folder.write_settings({"request": request, "resolved": resolved})
+    classifier.training = {**request, **resolved}
+    classifier.sample = _sample(images.validation, classifier)
+    console.print(
+        f"{name}, {len(images.labels)} classes, {len(images.train):,} training and "
+        f"{len(images.validation):,} validation images; recipe {chosen.name} ({chosen.summary}), "
+        f"batch size {size}; run folder {folder.path}",
+        highlight=False,
+    )
+    _fit(classifier, images, chosen, size, epochs, seed, folder, state, console)
+    return _finish(folder, state, images, request | resolved, console)
+
+
+def _start(
+    model: str | Classifier,
+    labels: tuple[str, ...],
+    input_shape: Sequence[int] | None,
+    weights: str | os.PathLike[str] | None,
+) -> Classifier:
+    """The classifier to train: fresh, from weights, or another classifier carried on."""
+    if isinstance(model, str):
+        network = create_model(model, len(labels), input_shape, weights=weights)
+        return Classifier(network, labels)
+    if input_shape is not None or weights is not None:
+        raise ConfigError("input_shape and weights go with a network's name, not with a classifier")
+    if model.labels == labels:
+        return Classifier(model.model, labels, model.preprocessing, architecture=model.architecture)
+    if model.architecture not in list_models():
+        raise ConfigError(
+            f"{model.architecture!r} is not a network of the registry, so it cannot get a new "
+            f"head; its classes must stay {list(model.labels)}, found {list(labels)}"
+        )
+    with tempfile.TemporaryDirectory(prefix="keras_cls-") as temporary:
+        file = Path(temporary) / "start.weights.h5"
+        model.model.save_weights(file)
+        shape = model.preprocessing.input_shape
+        network = create_model(model.architecture, len(labels), shape, weights=file)
+    return Classifier(network, labels, model.preprocessing, architecture=model.architecture)
+
+
+def _fit(
+    classifier: Classifier,
+    images: TrainingData,
+    recipe: Recipe,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    folder: RunFolder,
+    state: RunState,
+    console: Console,
+) -> None:
+    """Train from the state's epoch to the last; the folder and the state keep up."""
+    steps = steps_per_epoch(images.train, batch_size)
+    rule = classifier.preprocessing
+    # Over the same layers, so that the classifier's own model stays without an optimizer.
+    network = keras.Model(classifier.model.input, classifier.model.output)
+    optimizer = recipe.optimizer(steps * epochs)
+    network.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    if state.checkpoint is not None:
+        optimizer.build(network.trainable_variables)
+        network.load_weights(folder.path / state.checkpoint)
+        console.print(f"going on after epoch {state.epochs_done}", highlight=False)
+    if state.epochs_done >= epochs:
+        return
+    progress = TrainingProgress(console, epochs, steps)
+    try:
+        network.fit(
+            training_batches(
+                images.train,
+                rule,
+                recipe.augmentation,
+                batch_size=batch_size,
+                seed=seed,
+                first_epoch=state.epochs_done,
+            ),
+            validation_data=evaluation_batches(images.validation, rule, batch_size),
+            steps_per_epoch=steps,
+            initial_epoch=state.epochs_done,
+            epochs=epochs,
+            shuffle=False,  # training_batches does it
+            verbose=0,
+            callbacks=[
+                Recorder(folder, state, classifier, lambda: float(optimizer.learning_rate)),
+                keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
+                progress,
+            ],
+        )
+    finally:
+        progress.close()
+
+
+def _finish(
+    folder: RunFolder,
+    state: RunState,
+    images: TrainingData,
+    settings: dict[str, Any],
+    console: Console,
+) -> TrainingRun:
+    """Evaluate the best classifier, write the report, and call the run finished."""
+    classifier = load(folder.classifier)
+    validation = images.validation
+    probabilities = stream_probabilities(classifier, validation)
+    evaluation = Evaluation.from_probabilities(
+        probabilities, validation.targets, classifier.labels, images.unreadable
+    )
+    write_report(
+        folder.report,
+        title=f"{classifier.architecture}: {folder.path.name}",
+        settings=_flat(settings),
+        history=state.history,
+        evaluation=evaluation,
+        mistakes=_worst_mistakes(validation, classifier, probabilities),
+        notes=[
+            f"All results are those of epoch {state.best_epoch}, the best of {len(state.history)} "
+            "on the validation images. The same images chose it, so they flatter it a little; for "
+            "a figure to publish, evaluate on images that the run has never seen."
+        ],
+    )
+    state.finished = True
+    folder.write_state(state)
+    console.print(evaluation.summary(), highlight=False, markup=False)
+    return TrainingRun(classifier, state.history, folder.path, folder.report)
+
+
+def _sample(stream: ImageStream, classifier: Classifier) -> np.ndarray:
+    """Held-out images, evenly spaced, that exports will be verified on."""
+    count = min(_SAMPLE_IMAGES, len(stream))
+    indices = np.linspace(0, len(stream) - 1, count).astype(np.int64)
+    return input_pixels(stream, classifier.preprocessing, np.unique(indices))
+
+
+def _worst_mistakes(
+    stream: ImageStream, classifier: Classifier, probabilities: np.ndarray
+) -> list[Mistake]:
+    """The most confident wrong answers, with their pictures."""
+    targets, guesses = stream.targets, probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != targets)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES_SHOWN]
+    pictures = input_pixels(stream, classifier.preprocessing, worst)
+    return [
+        Mistake(
+            image=picture[..., :3],
+            name=stream.name(int(index)),
+            truth=classifier.labels[targets[index]],
+            predicted=classifier.labels[guesses[index]],
+            confidence=float(confidence[index]),
+        )
+        for index, picture in zip(worst, pictures, strict=True)
+    ]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested settings as one table."""
+    rows: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            rows |= _flat(value, f"{prefix}{key}.")
+        else:
+            rows[prefix + key] = value
+    return rows
+
+
+def _checked_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ConfigError(f"seed must be a whole number from 0 to 2147483647, found {seed!r}")
+    return seed
