@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_cls.architectures import ModelSpec, list_models, model_spec
+    from keras_cls.architectures import ModelSpec, count_multiply_adds, list_models, model_spec
     from keras_cls.classifier import Classifier, load
     from keras_cls.client import Client
     from keras_cls.contract import Prediction
@@ -44,6 +44,7 @@ _HOMES = {
     "ServingError": "errors",
     "TrainingRun": "training",
     "UserError": "errors",
+    "count_multiply_adds": "architectures",
     "create_model": "weights",
     "evaluate": "evaluation",
     "export": "exporting",
@@ -69,6 +70,7 @@ __all__ = [
     "ServingError",
     "TrainingRun",
     "UserError",
+    "count_multiply_adds",
     "create_model",
     "evaluate",
     "export",

@@ -298,7 +298,12 @@ def _published(model: keras.Model) -> Preprocessing:
             f"{model.name!r} is not a network of the registry: say how images become its input, "
             "preprocessing=keras_cls.Preprocessing(...)"
         )
-    return model_spec(model.name).preprocessing.adapted_to(_shape(model, "input_shape", 4)[1:])
+    _, height, width, channels = _shape(model, "input_shape", 4)
+    if height is None or width is None or channels is None:
+        raise ConfigError(
+            f"{model.name}: build it with a fixed input_shape (height, width, channels)"
+        )
+    return model_spec(model.name).preprocessing.adapted_to((height, width, channels))
 
 
 def _shape(model: keras.Model, attribute: str, rank: int) -> tuple[int | None, ...]:

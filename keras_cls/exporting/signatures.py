@@ -57,8 +57,11 @@ class ServingSignatures:
         return {contract.OUTPUT_PROBABILITIES: self._of_encoded(image_bytes)}
 
     def _serving_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        prepared = normalize(tf.ensure_shape(images, self._pixels_shape), self._rule)
-        return {contract.OUTPUT_PROBABILITIES: self._network(prepared)}
+        images = tf.ensure_shape(images, self._pixels_shape)
+        black = tf.zeros(self._pixels_shape[1:], tf.uint8)
+        prepared = normalize(_never_empty(images, black), self._rule)
+        probabilities = self._network(prepared)[: tf.shape(images)[0]]
+        return {contract.OUTPUT_PROBABILITIES: probabilities}
 
     def _serving_classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         feature = tf.io.FixedLenFeature((), tf.string)
@@ -70,12 +73,13 @@ class ServingSignatures:
         def prepared(data: tf.Tensor) -> tf.Tensor:
             return transform(decode_image(data, self._rule.image_channels), self._rule)
 
+        image_bytes = tf.ensure_shape(image_bytes, (None,))
         images = tf.map_fn(
             prepared,
-            tf.ensure_shape(image_bytes, (None,)),
+            _never_empty(image_bytes, tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8))),
             fn_output_signature=tf.TensorSpec(self._rule.input_shape, tf.float32),
         )
-        return self._network(images)
+        return self._network(images)[: tf.shape(image_bytes)[0]]
 
     def _probabilities(self, batch: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(tf.cast(self._model(batch, training=False), tf.float32))
@@ -84,6 +88,12 @@ class ServingSignatures:
         scores, indices = tf.math.top_k(probabilities, min(contract.TOP_K, len(self._labels)))
         names = tf.gather(tf.constant(self._labels), indices)
         return {contract.OUTPUT_CLASSES: names, contract.OUTPUT_SCORES: scores}
+
+
+def _never_empty(batch: tf.Tensor, filler: tf.Tensor) -> tf.Tensor:
+    """The batch, or one row of filler: TensorFlow's convolutions fail on no rows at all."""
+    missing = tf.cast(tf.equal(tf.shape(batch)[0], 0), tf.int32)
+    return tf.concat([batch, tf.repeat(filler[None], missing, axis=0)], axis=0)
 
 
 def _function(python_function: Callable[..., Any], spec: tf.TensorSpec) -> Any:

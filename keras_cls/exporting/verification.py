@@ -74,12 +74,12 @@ def verify_saved_model(classifier: Classifier, folder: Path) -> Verification:
     """Run the export's signatures through the loader that TensorFlow Serving uses."""
     pixels, source = sample_images(classifier)
     encoded = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
-    run = SessionModel(folder)
-    by_tensor = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
-    by_bytes = run(
-        contract.SIGNATURE_PROBABILITIES,
-        {contract.INPUT_IMAGE_BYTES: np.array(encoded, dtype=object)},
-    )
+    with SessionModel(folder) as run:
+        by_tensor = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
+        by_bytes = run(
+            contract.SIGNATURE_PROBABILITIES,
+            {contract.INPUT_IMAGE_BYTES: np.array(encoded, dtype=object)},
+        )
     probabilities = contract.OUTPUT_PROBABILITIES
     return Verification(
         images=len(pixels),
@@ -102,11 +102,17 @@ class SessionModel:
 
     def __init__(self, folder: Path) -> None:
         graph = tf.Graph()
-        with graph.as_default():
-            self._session = tf.compat.v1.Session(graph=graph)
-            meta_graph = tf.compat.v1.saved_model.loader.load(
-                self._session, [contract.SERVE_TAG], str(folder)
-            )
+        logger = tf.get_logger()
+        level = logger.level
+        logger.setLevel("ERROR")  # the loader advises to use tf.saved_model.load
+        try:
+            with graph.as_default():
+                self._session = tf.compat.v1.Session(graph=graph)
+                meta_graph = tf.compat.v1.saved_model.loader.load(
+                    self._session, [contract.SERVE_TAG], str(folder)
+                )
+        finally:
+            logger.setLevel(level)
         self.signatures = meta_graph.signature_def
 
     def __call__(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -114,6 +120,12 @@ class SessionModel:
         definition = self.signatures[signature]
         feed = {definition.inputs[alias].name: value for alias, value in inputs.items()}
         return self._session.run({k: v.name for k, v in definition.outputs.items()}, feed)
+
+    def __enter__(self) -> "SessionModel":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._session.close()
 
 
 def _photo_file(image: np.ndarray, as_jpeg: bool) -> bytes:

@@ -284,11 +284,11 @@ def _column(history: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
 
 
 def _best_row(history: Sequence[Mapping[str, float]]) -> int | None:
-    """Index of the row of highest validation accuracy, or else of lowest validation loss."""
+    """Index of the row that training keeps: best validation accuracy, then loss, then earliest."""
     accuracy, loss = _column(history, "val_accuracy"), _column(history, "val_loss")
-    if not np.isnan(accuracy).all():
-        return int(np.nanargmax(accuracy))
-    return None if np.isnan(loss).all() else int(np.nanargmin(loss))
+    if np.isnan(accuracy).all() and np.isnan(loss).all():
+        return None
+    return int(np.lexsort((loss, -accuracy))[0])
 
 
 # ------------------------------------------------------------------------------------- confusion

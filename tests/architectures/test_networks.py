@@ -1,0 +1,183 @@
+"""What holds of every network of the registry."""
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_cls.architectures import build_model, count_multiply_adds, list_models, model_spec
+
+NETWORKS = list_models()
+# One or two of each builder in the default run; counts and names are checked of all.
+DEFAULT = ["lenet5", "plain20_cifar10", "resnet18", "resnet20_cifar10", "resnet50"]
+PARAMS = [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+
+# The published counts, once more: trainable parameters, and millions of multiply-adds.
+PUBLISHED = {
+    "lenet5": (61_706, 0.417),
+    "resnet18": (11_689_512, 1814),
+    "resnet34": (21_797_672, 3664),
+    "resnet50": (25_557_032, 4089),
+    "resnet101": (44_549_160, 7801),
+    "resnet152": (60_192_808, 11514),
+    "resnet20_cifar10": (269_722, None),
+    "resnet32_cifar10": (464_154, None),
+    "resnet44_cifar10": (658_586, None),
+    "resnet56_cifar10": (853_018, None),
+    "resnet110_cifar10": (1_727_962, None),
+    "plain20_cifar10": (269_722, None),
+    "plain56_cifar10": (853_018, None),
+}
+STATISTICS = {"resnet18": 9_600, "resnet34": 17_024, "resnet50": 53_120, "resnet101": 105_344}
+STATISTICS |= {"resnet152": 151_424, "lenet5": 0}
+
+
+def _resnet(*channels: int) -> dict[str, tuple[int, int, int]]:
+    sides = (112, 56, 28, 14, 7)
+    names = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
+    return {n: (s, s, c) for n, s, c in zip(names, sides, channels, strict=True)}
+
+
+def endpoint_shapes(name: str) -> dict[str, tuple[int, int, int]]:
+    if name == "lenet5":
+        return {"C1": (28, 28, 6), "C3": (10, 10, 16), "C5": (1, 1, 120)}
+    if name.endswith("_cifar10"):
+        return {"conv2_x": (32, 32, 16), "conv3_x": (16, 16, 32), "conv4_x": (8, 8, 64)}
+    if name in ("resnet18", "resnet34"):
+        return _resnet(64, 64, 128, 256, 512)
+    return _resnet(64, 256, 512, 1024, 2048)
+
+
+@cache
+def built(name: str) -> keras.Model:
+    return build_model(name)
+
+
+def size_of(variables: list) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counts_are_the_published_ones(name: str) -> None:
+    spec, model = model_spec(name), built(name)
+    trainable, millions = PUBLISHED[name]
+    assert size_of(model.trainable_variables) == spec.params_trainable == trainable
+    assert size_of(model.variables) == spec.params_total
+    if name in STATISTICS:
+        assert spec.params_total - spec.params_trainable == STATISTICS[name]
+    assert count_multiply_adds(model) == spec.multiply_adds
+    if millions is not None:
+        assert spec.multiply_adds / 1e6 == pytest.approx(millions, rel=5e-4, abs=5e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_have_names_of_their_own(name: str) -> None:
+    operations = built(name).operations
+    for operation in operations:
+        assert isinstance(operation, keras.layers.Layer), f"bare operation {operation.name}"
+        assert not isinstance(operation, keras.layers.Lambda)
+        automatic = keras.src.utils.naming.to_snake_case(type(operation).__name__)
+        assert not re.fullmatch(rf"{automatic}(_\d+)?", operation.name), operation.name
+    assert len({operation.name for operation in operations}) == len(operations)
+    assert built(name).name == name
+    assert isinstance(built(name).get_layer(model_spec(name).head), keras.layers.Dense)
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_features_are_the_endpoints(name: str) -> None:
+    spec = model_spec(name)
+    expected = endpoint_shapes(name)
+    model = build_model(name, features=True)
+    outputs = model.compute_output_spec(model.input)
+    assert {endpoint: tuple(x.shape[1:]) for endpoint, x in outputs.items()} == expected
+    assert tuple(outputs) == spec.endpoints == tuple(expected)
+    assert spec.head not in [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize(("channels", "more"), [(1, (13, 6)), (4, (0, 0))])
+def test_takes_other_classes_channels_and_sizes(
+    name: str, channels: int, more: tuple[int, int]
+) -> None:
+    height, width = (
+        least + odd for least, odd in zip(model_spec(name).min_size, more, strict=True)
+    )
+    model = build_model(name, num_classes=7, input_shape=(height, width, channels))
+    images = np.random.default_rng(0).normal(size=(2, height, width, channels)).astype("float32")
+    logits = model(images).numpy()
+    assert logits.shape == (2, 7)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    assert np.abs(logits[0] - logits[1]).max() > 0
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_gradients_reach_every_trainable_variable(name: str) -> None:
+    keras.utils.set_random_seed(0)
+    height, width = (max(2 * least, 16) for least in model_spec(name).min_size)
+    model = build_model(name, num_classes=5, input_shape=(height, width, 3))
+    images = tf.random.normal((4, height, width, 3))
+    with tf.GradientTape() as tape:
+        loss = keras.losses.sparse_categorical_crossentropy(
+            tf.range(4), model(images, training=True), from_logits=True
+        )
+    trained = model.trainable_variables
+    gradients = tape.gradient(loss, [variable.value for variable in trained])
+    for variable, gradient in zip(trained, gradients, strict=True):
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.abs(gradient).max() > 0, variable.path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        DEFAULT,
+        pytest.param(NETWORKS, marks=pytest.mark.slow),
+    ],
+    ids=["default", "all"],
+)
+def test_saved_networks_load_in_a_fresh_interpreter(names: list[str], tmp_path: Path) -> None:
+    images, logits = {}, {}
+    for name in names:
+        height, width = model_spec(name).min_size
+        model = build_model(name, input_shape=(height, width, 3))
+        images[name] = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype("f4")
+        logits[name] = model(images[name]).numpy()
+        model.save(tmp_path / f"{name}.keras")
+    np.savez(tmp_path / "images.npz", **images)
+    code = (
+        "import keras_cls.architectures, keras, numpy as np, pathlib\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "images = np.load(folder / 'images.npz')\n"
+        "logits = {}\n"
+        "for name in images:\n"
+        "    model = keras.saving.load_model(folder / f'{name}.keras')\n"
+        "    logits[name] = model(images[name]).numpy()\n"
+        "np.savez(folder / 'logits.npz', **logits)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = np.load(tmp_path / "logits.npz")
+    for name in names:
+        np.testing.assert_allclose(loaded[name], logits[name], rtol=1e-5, atol=1e-5)
+        (tmp_path / f"{name}.keras").unlink()
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet18", "resnet20_cifar10"])
+def test_logits_stay_float32_in_mixed_precision(name: str) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_model(name)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.output.dtype == "float32"
+    assert model.layers[3].compute_dtype == "bfloat16"
+    assert {str(variable.dtype) for variable in model.variables} == {"float32"}

@@ -1,0 +1,55 @@
+"""Small classifiers and image folders that many tests share."""
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from keras_cls.classifier import Classifier
+from keras_cls.preprocessing import Preprocessing
+
+LABELS = ["blue", "green", "red"]
+COLOURS = {"blue": (30, 40, 220), "green": (20, 200, 60), "red": (220, 30, 30)}
+
+
+def small_classifier(channels=3, size=(24, 20), labels=LABELS, seed=0, **rule) -> Classifier:
+    """A convolution, batch normalization and a dense layer with random weights."""
+    keras.utils.set_random_seed(seed)
+    mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[channels]
+    rule = {"mean": (0.4,), "std": (0.3,), **rule}
+    inputs = keras.Input((*size, channels), name="images")
+    x = keras.layers.Conv2D(8, 3, strides=2, name="conv1")(inputs)
+    x = keras.layers.BatchNormalization(name="conv1_bn")(x)
+    x = keras.layers.ReLU(name="conv1_relu")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    outputs = keras.layers.Dense(len(labels), name="logits")(x)
+    model = keras.Model(inputs, outputs, name="small")
+    preprocessing = Preprocessing(size=size, color_mode=mode, **rule)
+    return Classifier(model, labels, preprocessing)
+
+
+def photo(label="red", height=40, width=50, seed=0) -> np.ndarray:
+    """A noisy picture in a class's colour, uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(-25, 26, (height, width, 3))
+    return np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8)
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    """The picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def colour_folder(folder: Path, per_class: int = 6, kind: str = "jpg") -> Path:
+    """A folder of class folders with pictures in each class's colour."""
+    for label in LABELS:
+        for number in range(per_class):
+            file = folder / label / f"{number:02d}.{kind}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = photo(label, height=30 + number, seed=number)
+            file.write_bytes(encoded(pixels, {"jpg": "JPEG", "png": "PNG"}[kind]))
+    return folder

@@ -1,0 +1,19 @@
+"""What every test needs: a quiet TensorFlow under Keras, and the public data where it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The public images: KERAS_CLS_DATA, or shared/data beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("KERAS_CLS_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no public data in {folder} (KERAS_CLS_DATA names another folder)")
+    return folder
