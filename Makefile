@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench lock protos clean
+.PHONY: help install demo test test-all test-slow lint format bench lock protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: $(STAMP) ## the default tests
 
 test-all: $(STAMP) ## the slow tests as well
 	$(BIN)/python -m pytest -m ""
+
+test-slow: $(STAMP) ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

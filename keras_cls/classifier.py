@@ -10,7 +10,7 @@ It is one folder on disk, loaded without ``custom_objects`` and without unpickli
 import os
 import platform
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +27,7 @@ from keras_cls.architectures import list_models, model_spec
 from keras_cls.contract import Prediction
 from keras_cls.errors import ConfigError
 from keras_cls.files import new_folder, read_json, write_json
-from keras_cls.images import ImageSource, describe, read_image
+from keras_cls.images import ImageSource, describe, each_image, read_image
 from keras_cls.labels import checked_labels
 from keras_cls.preprocessing import Preprocessing, normalize, transform
 
@@ -115,7 +115,7 @@ class Classifier:
     def probabilities(self, images: ImageSource | Iterable[ImageSource]) -> np.ndarray:
         """The probability of every class, float32 ``[N, C]``; ``images`` as in :meth:`predict`."""
         rows = [np.zeros((0, len(self.labels)), np.float32)]
-        sources = enumerate(as_sources(images))
+        sources = enumerate(each_image(images))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while batch := list(islice(sources, BATCH_SIZE)):
                 rows.append(self.forward(np.stack(list(pool.map(self._prepared, batch)))))
@@ -266,19 +266,6 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         raise ConfigError(f"{folder}: {error}") from error
     classifier.versions = card["versions"]
     return classifier
-
-
-def as_sources(images: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
-    """One image or many, as an iterator of single images."""
-    if isinstance(images, np.ndarray):
-        is_one = images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3, 4))
-        yield from [images] if is_one else images
-    elif isinstance(images, Iterable) and not isinstance(
-        images, str | bytes | bytearray | memoryview
-    ):
-        yield from images
-    else:
-        yield images
 
 
 def library_versions() -> dict[str, str]:

@@ -4,12 +4,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
 
 import grpc
 import numpy as np
-from PIL import Image
 
 from keras_cls.contract import (
     INPUT_IMAGE_BYTES,
@@ -32,11 +32,20 @@ from keras_cls.contract.messages import (
 )
 from keras_cls.contract.tensors import TensorError, decode_tensor, encode_tensor
 from keras_cls.errors import ConfigError, ImageError, ServingError
-from keras_cls.images import ImageSource, encode_for_graph
+from keras_cls.images import ImageSource, each_image, encode_for_graph, encode_png
 
 _UNLIMITED = (1 << 31) - 1
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """An image on its way: what the caller gave, what messages call it, the bytes to send."""
+
+    source: ImageSource
+    name: str | None
+    encoded: bytes
 
 
 class Client(AbstractContextManager["Client"]):
@@ -186,11 +195,11 @@ class Client(AbstractContextManager["Client"]):
     ) -> None:
         self.close()
 
-    def _chunks(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[list[bytes]]:
+    def _chunks(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[list[_Outgoing]]:
         """Encoded images, as many together as go into one call; read as they are needed."""
-        chunk: list[bytes] = []
+        chunk: list[_Outgoing] = []
         size = 0
-        for number, image in enumerate(_each(images)):
+        for number, image in enumerate(each_image(images)):
             name = None if isinstance(image, str | PathLike) else f"image {number}"
             encoded = encode_for_graph(image, name=name)
             if len(encoded) > self._max_message_bytes:
@@ -203,12 +212,26 @@ class Client(AbstractContextManager["Client"]):
             if full or size + len(encoded) > self._max_message_bytes:
                 yield chunk
                 chunk, size = [], 0
-            chunk.append(encoded)
+            chunk.append(_Outgoing(image, name, encoded))
             size += len(encoded)
         if chunk:
             yield chunk
 
     def _ask(
+        self, signature: str, chunk: list[_Outgoing], outputs: tuple[str, ...]
+    ) -> list[np.ndarray]:
+        """Arrays with a row for each image of the chunk."""
+        try:
+            return self._predicted(signature, [image.encoded for image in chunk], outputs)
+        except ServingError as error:
+            if error.code != grpc.StatusCode.INVALID_ARGUMENT.name:
+                raise
+        # TensorFlow refuses some damaged files that Pillow still reads. Decoded here, they may
+        # pass; and a file that nobody can read is named, which the service could not do.
+        again = [encode_png(image.source, name=image.name) for image in chunk]
+        return self._predicted(signature, again, outputs)
+
+    def _predicted(
         self, signature: str, images: list[bytes], outputs: tuple[str, ...]
     ) -> list[np.ndarray]:
         """One Predict call; the arrays have a row for each image."""
@@ -272,13 +295,6 @@ class Client(AbstractContextManager["Client"]):
         if code is grpc.StatusCode.FAILED_PRECONDITION:
             return "is the model exported by keras_cls? Its signatures are needed"
         return ""
-
-
-def _each(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    single = isinstance(images, str | PathLike | bytes | bytearray | memoryview | Image.Image) or (
-        isinstance(images, np.ndarray) and images.ndim < 4
-    )
-    return [images] if single else images  # type: ignore[list-item, return-value]
 
 
 def _pause_before_retry(attempt: int) -> float:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +19,11 @@ TEMPORARY_PREFIX = ".tmp-"
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; it becomes ``path`` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=TEMPORARY_PREFIX, suffix="".join(path.suffixes), dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary_name(path, suffix="".join(path.suffixes))
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -55,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
@@ -71,8 +67,8 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: exchange an existing folder for the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
-    temporary.chmod(0o777 & ~_umask())
+    temporary = _temporary_name(path)
+    temporary.mkdir()
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -90,15 +86,14 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def _exchange(new: Path, path: Path) -> None:
     """The old folder stays complete, under a temporary name, until the new one is in its place."""
-    old = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent)) / path.name
+    old = _temporary_name(path)
     path.rename(old)
     try:
         new.rename(path)
     except BaseException:
         old.rename(path)
         raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(file: Path) -> None:
@@ -106,7 +101,6 @@ def _flush(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary_name(path: Path, suffix: str = "") -> Path:
+    """A new name beside ``path``. Made by the caller, it has the permissions of any new file."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{suffix}")

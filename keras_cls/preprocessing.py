@@ -5,7 +5,7 @@ runtimes are held to the golden vectors in tests/golden/preprocessing.json.
 
 The rule, for an upright RGB(A) image of h x w pixels and a network input of H x W:
 
-1. The *frame* is ``round(H / crop) x round(W / crop)``.
+1. The *frame* is ``round(H / crop) x round(W / crop)``, halves to the even neighbour.
 2. The image is resized, with an antialiasing kernel and pixel centres at half integers (as Pillow
    does, without rounding to whole grey levels in between):
 
@@ -14,7 +14,8 @@ The rule, for an upright RGB(A) image of h x w pixels and a network input of H x
    * ``"squash"``: to the frame, aspect not kept;
    * ``"pad"``: aspect kept, so that it just fits into the frame, the rest is black.
 
-3. The central H x W are cut out; an odd remainder goes to the bottom and the right.
+3. The central H x W are cut out, with black around an image that is smaller; of an odd remainder
+   the larger half lies at the bottom and the right.
 4. Values are clipped to 0..255 (cubic and Lanczos kernels overshoot).
 5. Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
 6. ``(value / 255 - mean) / std`` for each channel.
@@ -36,7 +37,7 @@ ColorMode = Literal["rgb", "grayscale", "rgba"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_CHANNELS: dict[str, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
+_CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3", "box": "box"}
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -110,7 +111,7 @@ class Preprocessing:
 
         Where the number of channels changes, each of mean and std becomes its own average.
         """
-        *size, channels = input_shape
+        height, width, channels = input_shape
         mode = next((mode for mode, n in _CHANNELS.items() if n == channels), None)
         if mode is None:
             raise ConfigError(f"a network's input has 1, 3 or 4 channels; found {channels}")
@@ -118,7 +119,7 @@ class Preprocessing:
             row if len(row) in (1, channels) else (sum(row) / len(row),)
             for row in (self.mean, self.std)
         )
-        return replace(self, size=tuple(size), color_mode=mode, mean=mean, std=std)
+        return replace(self, size=(height, width), color_mode=mode, mean=mean, std=std)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON types."""
@@ -134,7 +135,10 @@ class Preprocessing:
             raise ConfigError(
                 f"preprocessing needs the fields {sorted(known)}, found {sorted(map(str, values))}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
 
 def transform(image: "tf.Tensor", rule: Preprocessing) -> "tf.Tensor":
@@ -164,7 +168,7 @@ def placement(image: "tf.Tensor", rule: Preprocessing) -> tuple["tf.Tensor", "tf
 
     source = tf.shape(image, out_type=tf.int64)[:2]
     resized = _resized(source[0], source[1], rule)
-    offset = (resized - tf.constant(rule.size, tf.int64)) // 2
+    offset = tf.truncatediv(resized - tf.constant(rule.size, tf.int64), 2)
     scale = tf.cast(resized, tf.float32) / tf.cast(source, tf.float32)
     return scale, tf.cast(offset, tf.float32)
 
@@ -224,17 +228,18 @@ def _is_number(value: object) -> bool:
 
 
 def _numbers(
-    field: str, value: Any, kind: type, lengths: tuple[int, ...], low: float = float("-inf")
+    field: str, value: Any, kind: type, lengths: tuple[int, ...], low: float = -1e6
 ) -> tuple[Any, ...]:
     value = (value,) if _is_number(value) else value
     ok = (
         isinstance(value, tuple | list)
         and len(value) in lengths
-        and all(_is_number(v) and low <= v < float("inf") and kind(v) == v for v in value)
+        and all(_is_number(v) and low <= v <= 1e6 and kind(v) == v for v in value)
     )
     if not ok:
         what = "whole numbers" if kind is int else "numbers"
         wanted = " or ".join(map(str, sorted(set(lengths))))
-        limit = f", at least {low:g}" if low > float("-inf") else ""
-        raise ConfigError(f"Preprocessing.{field} must be {wanted} {what}{limit}; found {value!r}")
+        raise ConfigError(
+            f"Preprocessing.{field} must be {wanted} {what} from {low:g} to 1e+06; found {value!r}"
+        )
     return tuple(kind(v) for v in value)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from keras_cls.errors import DataError
+from keras_cls.data.decoding import decode_image
+from keras_cls.errors import DataError, ImageError
+from keras_cls.images import check_range, check_scale
 from keras_cls.labels import checked_labels
 
 
@@ -41,40 +43,53 @@ def open_dataset(
 
     Args:
         dataset: elements (image, target), or batches of them. Images: [h, w], [h, w, c] with c of
-            1, 3 or 4, on the 0..255 scale, or encoded bytes; targets: integers.
+            1, 3 or 4, on the scale of :func:`keras_cls.images.to_uint8`, or encoded JPEG, PNG, GIF
+            or BMP; targets: integers.
         labels: the names of the classes 0, 1, ...
         every_class: refuse where a class has no image.
 
     Raises:
-        DataError: the elements are of another kind, their values out of range, or endless.
+        DataError: the elements are of another kind, cannot be decoded, out of range or endless.
     """
     elements = _unbatched(dataset)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise DataError(
             "tf.data.Dataset: it is endless; leave out repeat(): epochs are counted here"
         )
-    is_float = elements.element_spec[0].dtype.is_floating
-    targets: list[int] = []
-    high = 0.0
-    for position, (image, target) in enumerate(elements):
-        if image.dtype != tf.string:
-            low, high = float(tf.reduce_min(image)), max(high, float(tf.reduce_max(image)))
-            if not (low >= 0 and high <= 255):
-                raise DataError(
-                    f"tf.data.Dataset: image {position} has values from {low:g} to {high:g}; "
-                    "pixels are on the 0..255 scale, not normalized"
-                )
-        targets.append(int(target))
-    if not targets:
+    try:
+        found = _targets_of_sound(elements)
+    except ImageError as error:
+        raise DataError(str(error)) from error
+    if not len(found):
         raise DataError("tf.data.Dataset: it is empty")
-    if is_float and high <= 1:
-        raise DataError(
-            f"tf.data.Dataset: pixels up to {high:g} look like the 0..1 scale; pixels are on the "
-            "0..255 scale: multiply by 255"
-        )
-    found = np.array(targets, dtype=np.int64)
     names = _names(found, labels, every_class)
     return LabelledDataset(names, found, elements.map(_as_uint8), "tf.data.Dataset")
+
+
+def _targets_of_sound(elements: tf.data.Dataset) -> np.ndarray:
+    """The targets, int64 [N], of elements whose images are all found to be sound.
+
+    Raises:
+        ImageError: encoded bytes cannot be decoded, or pixels are beyond the scale.
+    """
+    dtype = elements.element_spec[0].dtype
+    targets: list[int] = []
+    highest = 0.0
+    for position, (image, target) in enumerate(elements):
+        name = f"tf.data.Dataset: image {position}"
+        if dtype == tf.string:
+            try:
+                decode_image(image, channels=3)
+            except tf.errors.InvalidArgumentError as error:
+                raise ImageError(name, f"cannot be decoded: {error.message}") from error
+        elif dtype not in (tf.bool, tf.uint16):  # these have scales of their own
+            high = float(tf.reduce_max(image))
+            check_range(float(tf.reduce_min(image)), high, name)
+            highest = max(highest, high)
+        targets.append(int(target))
+    if dtype.is_floating:
+        check_scale(highest, "tf.data.Dataset")
+    return np.array(targets, dtype=np.int64)
 
 
 def _unbatched(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -82,14 +97,18 @@ def _unbatched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise DataError(f"tf.data.Dataset: elements must be (image, target), found {spec}")
     image, target = spec
+    refusal = DataError(
+        f"tf.data.Dataset: targets must be integer class numbers, found {target}; for one-hot "
+        "rows use .map(lambda image, row: (image, tf.argmax(row)))"
+    )
     tensors = isinstance(image, tf.TensorSpec) and isinstance(target, tf.TensorSpec)
     if not tensors or not target.dtype.is_integer:
-        raise DataError(
-            f"tf.data.Dataset: targets must be integer class numbers, found {target}; for one-hot "
-            "rows use .map(lambda image, row: (image, tf.argmax(row)))"
-        )
+        raise refusal
     if target.shape.rank == 1:
-        dataset = dataset.unbatch()
+        try:
+            dataset = dataset.unbatch()
+        except ValueError as error:  # not as many targets as images: a row for each image
+            raise refusal from error
         image, target = dataset.element_spec
     is_encoded = image.dtype == tf.string and image.shape.rank == 0
     is_pixels = image.dtype != tf.string and (
@@ -104,9 +123,14 @@ def _unbatched(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _as_uint8(image: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rule of keras_cls.images.to_uint8, in TensorFlow."""
     if image.dtype != tf.string:
         image = image[..., None] if image.shape.rank == 2 else image
-        if image.dtype.is_floating:
+        if image.dtype == tf.bool:
+            image = tf.where(image, 255, 0)
+        elif image.dtype == tf.uint16:
+            image = tf.bitwise.right_shift(image, tf.constant(8, tf.uint16))
+        elif image.dtype.is_floating:
             image = tf.round(image)
         image = tf.cast(image, tf.uint8)
     return image, tf.cast(target, tf.int64)
@@ -117,7 +141,8 @@ def _names(targets: np.ndarray, labels: Sequence[str] | None, every_class: bool)
     names = checked_labels(labels) if labels is not None else tuple(map(str, range(count)))
     if targets.min() < 0 or count > len(names):
         wrong = int(targets.min()) if targets.min() < 0 else count - 1
-        raise DataError(f"tf.data.Dataset: target {wrong} is not in 0..{len(names) - 1}")
+        limit = f"in 0..{len(names) - 1}" if names else "a class number from 0 on"
+        raise DataError(f"tf.data.Dataset: target {wrong} is not {limit}")
     if every_class:
         if len(names) < 2:
             raise DataError("tf.data.Dataset: there is one class only; at least two are needed")

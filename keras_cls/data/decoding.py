@@ -66,6 +66,8 @@ def with_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
 def exif_orientation(data: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG, int32 1 (upright) to 8; 1 where absent or senseless.
 
+    The rule of :func:`keras_cls.images.orientation`, for the first EXIF block.
+
     Args:
         data: scalar string, the encoded bytes.
     """
@@ -87,9 +89,7 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 def _decode_png(data: tf.Tensor, channels: int) -> tf.Tensor:
     # Byte 25 is the colour type: 4 and 6 have alpha; a tRNS chunk gives it to the others.
-    colour_type = tf.strings.substr(data, 25, 1)
-    transparent = tf.equal(colour_type, b"\x04") | tf.equal(colour_type, b"\x06")
-    transparent |= tf.strings.regex_full_match(data, r"(?s)\C*tRNS\C*")
+    transparent = tf.strings.regex_full_match(data, r"(?s)\C{25}[\x04\x06]\C*|\C*tRNS\C*")
 
     def with_alpha() -> tf.Tensor:
         return with_channels(tf.io.decode_png(data, channels=4), channels)
@@ -120,57 +120,63 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _walk_to_orientation(header: tf.Tensor) -> tf.Tensor:
-    """Walk a JPEG's markers to its EXIF block and read tag 0x0112. ``header``: int32 [n] bytes."""
+    """Walk a JPEG's segments to its EXIF block and read it. ``header``: int32 [n] bytes."""
     size = tf.size(header)
     padded = tf.concat([header, tf.zeros([16], tf.int32)], 0)  # reads past the end find zeros
+    # What is not 0xFF, and 0xFF before 0xFF or 0, is filling between the segments.
+    starts_marker = (padded[:-1] == 0xFF) & (padded[1:] != 0xFF) & (padded[1:] != 0)
+    markers = tf.concat([tf.cast(tf.where(starts_marker)[:, 0], tf.int32), [size]], 0)
 
-    def byte(at: tf.Tensor) -> tf.Tensor:
-        return tf.gather(padded, tf.clip_by_value(at, 0, size))
+    def marker_from(at: tf.Tensor) -> tf.Tensor:
+        """The place of the first marker at or behind ``at``, or ``size``."""
+        return markers[tf.searchsorted(markers, [tf.minimum(at, size)])[0]]
+
+    def end(at: tf.Tensor) -> tf.Tensor:
+        """Where the segment ends; markers 0xD0 to 0xD9 stand alone."""
+        alone = (padded[at + 1] >= 0xD0) & (padded[at + 1] <= 0xD9)
+        length = padded[at + 2] * 256 + padded[at + 3]
+        return at + 2 + tf.where(alone, 0, tf.maximum(length, 2))
 
     def is_exif(at: tf.Tensor) -> tf.Tensor:
-        signature = tf.gather(padded, tf.clip_by_value(at + tf.range(10), 0, size))
-        wanted = [0xFF, 0xE1, *(-1, -1), *b"Exif", 0, 0]  # the two length bytes may be anything
-        return tf.reduce_all((signature == wanted) | (tf.constant(wanted) < 0))
+        signature = tf.gather(padded[at : at + 10], [0, 1, *range(4, 10)])
+        return tf.reduce_all(signature == [0xFF, 0xE1, *b"Exif", 0, 0]) & (end(at) >= at + 10)
 
     def goes_on(at: tf.Tensor) -> tf.Tensor:
-        marker = byte(at + 1)
-        start_of_scan = tf.equal(marker, 0xDA)
-        return (at + 10 < size) & tf.equal(byte(at), 0xFF) & ~start_of_scan & ~is_exif(at)
+        start_of_scan = tf.equal(padded[at + 1], 0xDA)
+        return (at < size) & ~start_of_scan & ~is_exif(at)
 
-    def step(at: tf.Tensor) -> list[tf.Tensor]:
-        padding = tf.equal(byte(at + 1), 0xFF)
-        length = byte(at + 2) * 256 + byte(at + 3)
-        return [tf.where(padding, at + 1, at + 2 + tf.maximum(length, 2))]
-
-    (at,) = tf.while_loop(goes_on, step, [tf.constant(2)])
-    return tf.cond(is_exif(at), lambda: _tiff_orientation(header[at + 10 :]), lambda: 1)
+    (at,) = tf.while_loop(goes_on, lambda at: [marker_from(end(at))], [marker_from(2)])
+    return tf.cond(is_exif(at), lambda: _tiff_orientation(header[at + 10 : end(at)]), lambda: 1)
 
 
 def _tiff_orientation(block: tf.Tensor) -> tf.Tensor:
     """Read tag 0x0112 of the first image directory of a TIFF header. ``block``: int32 [n] bytes."""
     size = tf.size(block)
-    padded = tf.concat([block, tf.zeros([1], tf.int32)], 0)
-    little_endian = tf.equal(padded[0], ord("I"))
+    padded = tf.concat([block, tf.zeros([8], tf.int32)], 0)
+    little_endian = tf.reduce_all(padded[:4] == [*b"II*", 0])
+    big_endian = tf.reduce_all(padded[:4] == [*b"MM", 0, *b"*"])
 
     def number(at: tf.Tensor, width: int) -> tf.Tensor:
-        """Unsigned, of 2 or 4 bytes, at each of the given places; zero beyond the end."""
-        places = tf.expand_dims(at, -1) + tf.range(width)
-        inside = (places >= 0) & (places < size)
-        digits = tf.gather(padded, tf.where(inside, places, size))
+        """Unsigned, of 2 or 4 bytes, at each of the given places, which lie inside; int64."""
+        digits = tf.gather(padded, tf.expand_dims(at, -1) + tf.range(width))
         digits = tf.where(little_endian, tf.reverse(digits, [-1]), digits)
         powers = tf.constant([256**i for i in reversed(range(width))], tf.int64)
-        value = tf.reduce_sum(tf.cast(digits, tf.int64) * powers, -1)
-        return tf.cast(tf.minimum(value, tf.int32.max), tf.int32)
+        return tf.reduce_sum(tf.cast(digits, tf.int64) * powers, -1)
 
-    directory = tf.minimum(number(tf.constant(4), 4), size)
+    directory = tf.cast(tf.minimum(number(tf.constant(4), 4), tf.cast(size, tf.int64)), tf.int32)
     room = tf.maximum((size - directory - 2) // 12, 0)
-    entries = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), room))
-    short = tf.equal(number(entries + 2, 2), 3)
-    values = tf.where(short, number(entries + 8, 2), number(entries + 8, 4))
-    # Where a tag stands twice the last one counts, as in Pillow.
-    found = tf.boolean_mask(values, tf.equal(number(entries, 2), 0x0112))
-    value = tf.concat([[1], found], 0)[-1]
-    return tf.where((value >= 1) & (value <= 8), value, 1)
+    count = tf.minimum(tf.cast(number(directory, 2), tf.int32), room)
+    entries = directory + 2 + 12 * tf.range(count)
+    values = number(entries + 8, 2)
+    sound = (
+        (number(entries, 2) == 0x0112)
+        & (number(entries + 2, 2) == 3)  # SHORT
+        & (number(entries + 4, 4) == 1)
+        & (values >= 1)
+        & (values <= 8)
+    )
+    found = tf.concat([tf.boolean_mask(values, sound), [1]], 0)[0]
+    return tf.where(little_endian | big_endian, tf.cast(found, tf.int32), 1)
 
 
 def _starts_with(data: tf.Tensor, prefix: bytes) -> tf.Tensor:

@@ -44,8 +44,8 @@ def open_training_data(
 
     Args:
         data: as in :func:`keras_cls.data.sources.open_source`, or a ``tf.data.Dataset``.
-        validation: the same, or the share of the data to hold out, or None: the data's own
-            validation part where it has one, else one fifth of each class.
+        validation: the same, or the share of the training images to hold out, or None: the data's
+            own validation part where it has one, else one fifth of each class.
         labels: the class names, for arrays and datasets of integers.
         cache: where copies of images go that TensorFlow cannot decode.
         seed: what the division is drawn from.
@@ -55,9 +55,9 @@ def open_training_data(
     Raises:
         DataError: the data cannot be used.
     """
-    fraction = VALIDATION_FRACTION
+    share = None
     if isinstance(validation, int | float) and not isinstance(validation, bool):
-        fraction, validation = float(validation), None
+        share, validation = float(validation), None
     if isinstance(data, tf.data.Dataset):
         train: LabelledImages | LabelledDataset = open_dataset(data, labels)
         if validation is None:
@@ -69,8 +69,10 @@ def open_training_data(
     else:
         sources = open_source(data, labels)
         train, held_out = sources.train, sources.validation
-        if validation is None and held_out is None:
-            train, held_out = split(train, fraction, seed)
+        if share is None and held_out is None:
+            share = VALIDATION_FRACTION
+        if validation is None and share is not None:
+            train, held_out = split(train, share, seed)
 
     def scanned(images: LabelledImages | LabelledDataset, every_class: bool) -> ImageStream:
         if isinstance(images, LabelledDataset):

@@ -38,19 +38,14 @@ def training_batches(
     load = _loader(source, rule)
     per_epoch = steps_per_epoch(source, batch_size) * batch_size
 
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        # Multiplied, so that two seeds do not walk through the same epochs one after the other.
-        key = tf.constant(seed, tf.int64) * 1_000_003 + number
-        items = _shuffled(source, key, per_epoch)
-        return items.enumerate().map(lambda place, item: (tf.stack([key, place]), item))
-
-    def prepared(key: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Example:
+    def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Example:
         image, target = load(*item)
+        key = tf.stack([tf.constant(seed, tf.int64), place])
         return normalize(augment(image, rule, augmentation, key), rule), target
 
     return (
-        tf.data.Dataset.counter(first_epoch)
-        .flat_map(epoch)
+        _shuffled(source, seed, per_epoch, first_epoch)
+        .enumerate(first_epoch * per_epoch)
         .map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
@@ -112,16 +107,24 @@ def _ordered(source: ImageStream) -> tf.data.Dataset:
     return source.dataset
 
 
-def _shuffled(source: ImageStream, key: tf.Tensor, count: int) -> tf.data.Dataset:
-    """``count`` items in an order drawn from ``key``; after the last one, the first again."""
+def _shuffled(source: ImageStream, seed: int, per_epoch: int, first_epoch: int) -> tf.data.Dataset:
+    """Endless items, in a new order each epoch; where an epoch has more places, some come again."""
     if isinstance(source, ScannedImages):
         size = tf.constant(len(source), tf.int64)
-        order = tf.random.experimental.stateless_shuffle(tf.range(size), tf.stack([key, 0]))
-        places = tf.range(tf.constant(count, tf.int64)) % size
-        return tf.data.Dataset.from_tensor_slices((tf.gather(order, places),))
+
+        def epoch(number: tf.Tensor) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(size), tf.stack([tf.constant(seed, tf.int64), number])
+            )
+            places = tf.range(tf.constant(per_epoch, tf.int64)) % size
+            return tf.data.Dataset.from_tensor_slices((tf.gather(order, places),))
+
+        return tf.data.Dataset.counter(first_epoch).flat_map(epoch)
+    # What is not indexed is shuffled through a buffer, and an earlier epoch is passed over.
     buffer = min(len(source), _SHUFFLE_BUFFER)
-    shuffled = source.dataset.shuffle(buffer, seed=key, reshuffle_each_iteration=False)
-    return shuffled.repeat().take(count).map(lambda *item: item)
+    extra = source.dataset.repeat().take(per_epoch - len(source))
+    epochs = source.dataset.shuffle(buffer, seed=seed).concatenate(extra).repeat()
+    return epochs.skip(first_epoch * per_epoch).map(lambda *item: item)
 
 
 def _loader(source: ImageStream, rule: Preprocessing) -> Callable[..., Example]:

@@ -6,6 +6,7 @@ TensorFlow does not (WebP, HEIC, CMYK, ...) is written once more as a PNG into a
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ def scan(
     if images.paths is None:
         return ScannedImages(images, None)
     found: list[Path | ImageError] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        # Pillow warns of damaged metadata, without saying in which file; the pixels count here.
+        warnings.simplefilter("ignore")
         for result in pool.map(lambda path: _decodable(path, cache), images.paths):
             found.append(result)
             if progress is not None:
@@ -110,15 +113,23 @@ def _decodable(path: Path, cache: Path) -> Path | ImageError:
     """The file itself, its copy as PNG, or why there is neither."""
     try:
         original = path.read_bytes()
-        encoded = encode_for_graph(original, name=str(path))
-        if encoded == original and _tensorflow_decodes(original):
-            return path
-        # Some files that look right to Pillow are refused by TensorFlow's stricter decoders.
-        return _copy(path, encode_png(original, name=str(path)), cache)
-    except ImageError as error:
-        return error
     except OSError as error:
         return ImageError(str(path), (error.strerror or str(error)).lower())
+    copy = cache / f"{hashlib.sha256(original).hexdigest()[:24]}.png"
+    if copy.exists():
+        return copy
+    try:
+        encoded = encode_for_graph(original, name=str(path))
+        if encoded == original:
+            if _tensorflow_decodes(original):
+                return path
+            # It looks right to Pillow, but TensorFlow's decoders are stricter.
+            encoded = encode_png(original, name=str(path))
+    except ImageError as error:
+        return error
+    with new_file(copy) as temporary:
+        temporary.write_bytes(encoded)
+    return copy
 
 
 def _tensorflow_decodes(data: bytes) -> bool:
@@ -131,11 +142,3 @@ def _tensorflow_decodes(data: bytes) -> bool:
     except tf.errors.InvalidArgumentError:
         return False
     return True
-
-
-def _copy(path: Path, png: bytes, cache: Path) -> Path:
-    copy = cache / f"{hashlib.sha256(png).hexdigest()[:24]}.png"
-    if not copy.exists():
-        with new_file(copy) as temporary:
-            temporary.write_bytes(png)
-    return copy

@@ -8,15 +8,16 @@ import csv
 import io
 import json
 import os
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from keras_cls.errors import ConfigError, DataError
+from keras_cls.errors import ConfigError, DataError, ImageError
+from keras_cls.images import to_uint8
+from keras_cls.labels import checked_labels, checked_name, printable
 
 Data = str | os.PathLike[str] | tuple[object, object]
 
@@ -79,7 +80,7 @@ class LabelledImages:
     def name(self, index: int) -> str:
         """What messages call image ``index``: its path, or such as "image 17 of arrays"."""
         if self.paths is not None:
-            return _printable(str(self.paths[index]))
+            return printable(str(self.paths[index]))
         position = index if self.positions is None else int(self.positions[index])
         return f"image {position} of {self.origin}"
 
@@ -142,9 +143,9 @@ def open_source(
               category) and, if it likes, ``split`` (train; val, valid, validation or test, where
               test counts only if there is no other). Relative paths start at the manifest's folder.
               A repeated row counts once.
-            - a tuple (images, targets): images uint8, uint16, bool or float on the 0..255 scale, of
-              shape [N, H, W] or [N, H, W, C] with C of 1, 3 or 4; targets integers [N] or [N, 1],
-              or class names [N].
+            - a tuple (images, targets): images of numbers on the 0..255 scale (uint16 on
+              0..65535, bool black and white), of shape [N, H, W] or [N, H, W, C] with C of 1,
+              3 or 4; targets integers [N] or [N, 1], or class names [N].
             - ``"digits"``: scikit-learn's 1,797 handwritten digits of 8x8 pixels. (A folder of that
               name is ``"./digits"``.)
         labels: the class names in the order that the targets shall have. Folders and manifests
@@ -156,7 +157,7 @@ def open_source(
         DataError: the data cannot be used; the message names the file, row, folder or class.
         ConfigError: ``labels`` is not a sequence of distinct names.
     """
-    names = None if labels is None else _checked_labels(labels)
+    names = None if labels is None else checked_labels(labels)
     if isinstance(data, tuple | list) and len(data) == 2:
         return Sources(_from_arrays(data[0], data[1], names, every_class))
     if isinstance(data, str) and data == "digits":
@@ -220,31 +221,6 @@ def _canonical_order(images: LabelledImages) -> np.ndarray:
 # ------------------------------------------------------------------------------ labels and wording
 
 
-def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise ConfigError(f"labels must be a sequence of strings, not {_printable(repr(labels))}")
-    names = tuple(_class_name(label, f"label {i}") for i, label in enumerate(labels))
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ConfigError(f"labels names {_listing(repeated)} more than once: keep one of each")
-    if not names:
-        raise ConfigError("labels is empty: name the classes, or leave it out")
-    return names
-
-
-def _class_name(text: str, where: str) -> str:
-    """``text`` in Unicode's composed form, as macOS and Linux write the same name differently."""
-    if not text.strip():
-        raise DataError(f"{where}: the class name is empty")
-    # Cc: control characters. Cs: lone surrogates, Python's stand-in for bytes that are not UTF-8.
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise DataError(
-            f"{where}: the class name '{_printable(text)}' is not valid text: rename it in UTF-8, "
-            "without control characters"
-        )
-    return unicodedata.normalize("NFC", text)
-
-
 def _with_labels(sources: Sources, labels: tuple[str, ...] | None, every_class: bool) -> Sources:
     """``sources`` with the classes in the order of ``labels``, which must name the same ones."""
     if labels is None:
@@ -266,16 +242,10 @@ def _require_two_classes(labels: Sequence[str], origin: str, remedy: str) -> Non
         )
 
 
-def _printable(text: str) -> str:
-    """``text`` fit for a message: what is no valid Unicode, and control characters, escaped."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _listing(names: Iterable[str], limit: int = 8) -> str:
     """The names in quotes, all but the first ``limit`` of them only counted."""
     names = list(names)
-    shown = ", ".join(f"'{_printable(name)}'" for name in names[:limit])
+    shown = ", ".join(f"'{printable(name)}'" for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
@@ -287,7 +257,7 @@ def _counted(count: int, singular: str, plural: str) -> str:
 
 
 def _open_path(path: Path, every_class: bool) -> Sources:
-    shown = _printable(str(path))
+    shown = printable(str(path))
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
@@ -312,7 +282,7 @@ def _open_folder(folder: Path, every_class: bool) -> Sources:
         return Sources(train, validation.aligned_to(train.labels))
     except DataError as error:
         raise DataError(
-            f"{error} (to do without this folder, pass '{_printable(str(training_folder))}')"
+            f"{error} (to do without this folder, pass '{printable(str(training_folder))}')"
         ) from error
 
 
@@ -330,10 +300,10 @@ def _division(folder: Path) -> tuple[Path, Path] | None:
 
 def _from_class_folders(folder: Path, every_class: bool) -> LabelledImages:
     """The images of a folder of class folders, by class name and then by path."""
-    origin = f"{_printable(str(folder))}/"
+    origin = f"{printable(str(folder))}/"
     class_folders: dict[str, Path] = {}
     for path in _subfolders(folder):
-        label = _class_name(path.name, origin)
+        label = checked_name(path.name, origin, DataError)
         if label in class_folders:
             raise DataError(
                 f"{origin}: two folders are named '{label}', in different Unicode forms: merge them"
@@ -358,7 +328,7 @@ def _from_class_folders(folder: Path, every_class: bool) -> LabelledImages:
         _require_two_classes(
             list(images),
             origin,
-            f"If the classes are inside it, pass '{_printable(str(first))}'; else add a folder of "
+            f"If the classes are inside it, pass '{printable(str(first))}'; else add a folder of "
             "images for each other class",
         )
     return _from_labelled_paths(
@@ -402,7 +372,7 @@ def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
                 if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_NAMES
             ]
     except OSError as error:
-        raise DataError(f"{_printable(str(folder))}: cannot be listed: {error.strerror}") from error
+        raise DataError(f"{printable(str(folder))}: cannot be listed: {error.strerror}") from error
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -462,7 +432,7 @@ class _Row:
 
 
 def _open_manifest(manifest: Path, every_class: bool) -> Sources:
-    origin = _printable(str(manifest))
+    origin = printable(str(manifest))
     records = _MANIFEST_READERS[manifest.suffix.lower()](_manifest_text(manifest, origin), origin)
     rows = [_checked_row(number, record, origin) for number, record in records]
     if not rows:
@@ -598,7 +568,7 @@ def _checked_row(number: int, record: Mapping[str, object], origin: str) -> _Row
     return _Row(
         number=number,
         file=cells["file"],
-        label=_class_name(cells["label"], where),
+        label=checked_name(cells["label"], where, DataError),
         split=_split_name(cells["split"], where) if "split" in cells else "train",
     )
 
@@ -622,7 +592,7 @@ def _split_name(text: str, where: str) -> str:
     if name in _VALIDATION_NAMES:
         return "test" if name == "test" else "validation"
     raise DataError(
-        f"{where}: the split is '{_printable(text)}': make it train, val or test, or leave the "
+        f"{where}: the split is '{printable(text)}': make it train, val or test, or leave the "
         "column out"
     )
 
@@ -635,12 +605,12 @@ def _distinct_files(rows: Iterable[_Row], folder: Path, origin: str) -> dict[Pat
         first = items.setdefault(path, row)
         if first.label != row.label:
             raise DataError(
-                f"{origin}: rows {first.number} and {row.number} give '{_printable(row.file)}' two "
+                f"{origin}: rows {first.number} and {row.number} give '{printable(row.file)}' two "
                 f"labels, '{first.label}' and '{row.label}': keep one"
             )
         if first.split != row.split:
             raise DataError(
-                f"{origin}: rows {first.number} and {row.number} put '{_printable(row.file)}' in "
+                f"{origin}: rows {first.number} and {row.number} put '{printable(row.file)}' in "
                 f"two splits, {first.split} and {row.split}: keep one"
             )
     return items
@@ -650,11 +620,11 @@ def _require_files(items: Mapping[Path, _Row], folder: Path, origin: str) -> Non
     missing = [row for path, row in items.items() if not _is_file(path)]
     if not missing:
         return
-    shown = ", ".join(f"row {row.number} '{_printable(row.file)}'" for row in missing[:3])
+    shown = ", ".join(f"row {row.number} '{printable(row.file)}'" for row in missing[:3])
     rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     raise DataError(
         f"{origin}: {_counted(len(missing), 'file', 'files')} not found: {shown}{rest}. Relative "
-        f"paths start at the manifest's folder, {_printable(str(folder.absolute()))}"
+        f"paths start at the manifest's folder, {printable(str(folder.absolute()))}"
     )
 
 
@@ -720,18 +690,13 @@ def _as_pixels(images: np.ndarray) -> np.ndarray:
     """``images`` as uint8 on the 0..255 scale, of the same shape."""
     described = f"images of shape {list(images.shape)} and dtype {images.dtype}"
     _require_image_shape(images, described)
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype == bool:
-        return np.where(images, np.uint8(255), np.uint8(0))
-    if images.dtype == np.uint16:
-        return (images >> 8).astype(np.uint8)
-    if images.dtype.kind == "f":
-        return _rounded_pixels(images, described)
-    raise DataError(
-        f"arrays: {described}: the dtype must be uint8, uint16, bool or float. If the values are "
-        "0..255, pass images.astype('uint8')"
-    )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        first = int(np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))[0])
+        raise DataError(f"arrays: {described}: image {first} holds NaN or infinity: remove it")
+    try:
+        return to_uint8(images, f"arrays: {described}")
+    except ImageError as error:
+        raise DataError(str(error)) from error
 
 
 def _require_image_shape(images: np.ndarray, described: str) -> None:
@@ -749,24 +714,6 @@ def _require_image_shape(images: np.ndarray, described: str) -> None:
             else ""
         )
         raise DataError(f"arrays: {described}: {wanted}{remedy}")
-
-
-def _rounded_pixels(images: np.ndarray, described: str) -> np.ndarray:
-    lowest, highest = images.min(), images.max()  # NaN if any value is
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        first = int(np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))[0])
-        raise DataError(f"arrays: {described}: image {first} holds NaN or infinity: remove it")
-    if lowest < 0 or highest > 255:
-        raise DataError(
-            f"arrays: {described}: the values lie in {lowest:.4g}..{highest:.4g}, but must lie in "
-            "0..255. Undo the normalization; the preprocessing does it anew"
-        )
-    if highest <= 1:
-        raise DataError(
-            f"arrays: {described}: the largest value is {highest:.4g}, which looks like the 0..1 "
-            "scale: multiply by 255"
-        )
-    return np.rint(images).astype(np.uint8)
 
 
 def _one_per_image(targets: np.ndarray) -> np.ndarray:
@@ -789,7 +736,7 @@ def _one_per_image(targets: np.ndarray) -> np.ndarray:
 def _targets_from_names(
     targets: np.ndarray, labels: tuple[str, ...] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    names = [_class_name(name, f"arrays: target {i}") for i, name in enumerate(targets)]
+    names = [checked_name(name, f"arrays: target {i}", DataError) for i, name in enumerate(targets)]
     known = labels if labels is not None else tuple(sorted(set(names)))
     index_of = {label: index for index, label in enumerate(known)}
     for i, name in enumerate(names):

@@ -78,6 +78,7 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.fields[figures]}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

@@ -117,7 +117,7 @@ def train(
         "labels": None if labels is None else list(labels),
     }
     folder = RunFolder(default_run_folder(name) if run_dir is None else Path(run_dir))
-    folder.begin(request)
+    folder.check(request)
     state = folder.read_state()
     if state.finished:
         console.print(f"{folder.path}: this run is finished; nothing to do")

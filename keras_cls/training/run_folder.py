@@ -27,6 +27,7 @@ from keras_cls.files import read_json, write_json, write_text
 
 SETTINGS_FILE = "settings.json"
 STATE_FILE = "state.json"
+CACHE = "cache"
 
 History = list[dict[str, float]]
 
@@ -77,20 +78,22 @@ class RunFolder:
     @property
     def cache(self) -> Path:
         """Copies of images that TensorFlow cannot decode."""
-        return self.path / "cache"
+        return self.path / CACHE
 
-    def begin(self, request: Mapping[str, Any]) -> None:
-        """Take the folder for this request, or make sure that it was begun with the same one.
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Make sure that the folder is free, or that its run was begun with the same request.
 
         Raises:
             ConfigError: the folder holds something else, or a run with other settings.
         """
         if not (self.path / SETTINGS_FILE).exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            # Copies of images are all that a run leaves whose settings were refused.
+            if self.path.exists() and not (
+                self.path.is_dir() and {p.name for p in self.path.iterdir()} <= {CACHE}
+            ):
                 raise ConfigError(
                     f"{self.path}: exists and is not a run folder; choose another run_dir"
                 )
-            self.write_settings({"request": dict(request)})
             return
         begun = read_json(self.path / SETTINGS_FILE).get("request")
         if not isinstance(begun, dict):

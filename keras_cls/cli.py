@@ -1,0 +1,419 @@
+"""The ``keras-cls`` command: one subcommand a verb.
+
+Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 a mistake in the command line,
+130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keras_cls import __version__
+from keras_cls.contract import Prediction
+from keras_cls.errors import ConfigError, ImageError, UserError
+from keras_cls.files import write_json
+
+# The rooms behind the verbs are imported inside the commands: --help and classify need no
+# TensorFlow, and start at once.
+
+_FILES_AT_ONCE = 32
+_IMAGES_HELP = "image files, or folders of them"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        result: int | None = options.command(options)
+        return result or 0
+    except UserError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("keras_cls"):
+            raise
+        return _fail(f"needs {error.name!r}, which is not installed: pip install 'keras-cls[all]'")
+    except KeyboardInterrupt:
+        hint = "; the same command goes on" if options.command is _train else ""
+        return _fail(f"interrupted{hint}", code=130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `keras-cls models | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(message: str, code: int = 1) -> int:
+    sys.stderr.write(f"keras-cls: {message}\n")
+    return code
+
+
+# --- The commands ---------------------------------------------------------------------------
+
+
+def _models(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.architectures import list_models, model_spec
+    names = list_models(options.pattern)
+    if not names:
+        raise ConfigError(f"no network matches {options.pattern!r}; `keras-cls models` lists all")
+    table = Table("network", "paper", "input", "parameters", "multiply-adds", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name in names:
+        spec = model_spec(name)
+        table.add_row(
+            name,
+            f"{spec.paper.authors} {spec.paper.year}",
+            "x".join(map(str, spec.input_shape)),
+            f"{spec.params_trainable:,}",
+            f"{spec.multiply_adds / 1e6:,.1f} M",
+        )
+    _print(table)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.architectures import list_models
+        from keras_cls.classifier import load
+        from keras_cls.training import train
+    is_folder = options.model not in list_models() and Path(options.model).is_dir()
+    run = train(
+        load(options.model) if is_folder else options.model,
+        options.data,
+        validation=options.validation,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        input_shape=options.input_shape,
+        weights=options.weights,
+        recipe=options.recipe,
+        run_dir=options.run_dir,
+        seed=options.seed,
+        strict=options.strict,
+        quiet=options.quiet,
+    )
+    _print(f"classifier  {run.directory / 'classifier'}\nreport      {run.report}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.evaluation import evaluate
+    result = evaluate(
+        options.classifier, options.data, batch_size=options.batch_size, strict=options.strict
+    )
+    if options.json is not None:
+        write_json(Path(options.json), result.to_dict())
+    for error in result.unreadable:
+        sys.stderr.write(f"left out: {error}\n")
+    _print(result.summary())
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    files = _image_files(options.images)
+    with _quiet_tensorflow():
+        from keras_cls.classifier import load
+    classifier = load(options.classifier)
+    return _answer_each(files, lambda batch: classifier.predict(batch, k=options.k), options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.exporting import export
+    _print(
+        str(export(options.classifier, options.to, format=options.format, verify=options.verify))
+    )
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.server import serve
+    serve(
+        options.model_base_path,
+        model_name=options.model_name,
+        host=options.host,
+        port=options.port,
+        grace=options.grace,
+    )
+    return 0
+
+
+def _classify(options: argparse.Namespace) -> int:
+    from keras_cls.client import Client
+
+    files = _image_files(options.images)
+    with Client(options.address, model=options.model, timeout=options.timeout) as client:
+        return _answer_each(
+            files,
+            lambda batch: [row[: options.k] for row in client.classify(batch)],
+            options,
+        )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.demo import run_demo
+    run_demo(_console(), directory=options.dir)
+    return 0
+
+
+# --- Their options --------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-cls",
+        description="From labelled photos to a classification endpoint.",
+        epilog="Start with `keras-cls demo`; `keras-cls COMMAND --help` tells more about each.",
+    )
+    parser.add_argument("--version", action="version", version=f"keras-cls {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"example: {example}",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        added.set_defaults(command=run)
+        return added
+
+    models = command(
+        "models", _models, "list the networks of the registry", "keras-cls models 'resnet*'"
+    )
+    models.add_argument("pattern", nargs="?", default="*", help="a shell pattern")
+
+    train = command(
+        "train",
+        _train,
+        "train a network on labelled images; the same command goes on after a kill",
+        "keras-cls train resnet18 --data photos/ --epochs 30 --run-dir runs/pets",
+    )
+    train.add_argument("model", help="a network's name, or a classifier's or run's folder")
+    train.add_argument(
+        "--data",
+        required=True,
+        help="a folder of class folders, a .csv, .tsv or .jsonl manifest, or 'digits'",
+    )
+    train.add_argument(
+        "--validation",
+        type=_validation,
+        help="the same, or the share of the data to hold out; else one fifth of each class",
+    )
+    train.add_argument("--epochs", type=_positive, default=30, help="how often to see each image")
+    train.add_argument("--batch-size", type=_positive, help="images a step; else the recipe's")
+    train.add_argument(
+        "--input-shape", type=_shape, metavar="HxWxC", help="such as 64x64x3; else the published"
+    )
+    train.add_argument("--weights", help="a file of weights to start from")
+    train.add_argument("--recipe", default="auto", help="how to train")
+    train.add_argument("--run-dir", help="the run's folder; else a new one under runs/")
+    train.add_argument("--seed", type=int, default=0, help="what everything random is drawn from")
+    train.add_argument("--strict", action="store_true", help="stop at unreadable images")
+    train.add_argument("--quiet", action="store_true", help="show no progress")
+
+    evaluate = command(
+        "evaluate",
+        _evaluate,
+        "measure a classifier on labelled images",
+        "keras-cls evaluate runs/pets --data photos/val",
+    )
+    evaluate.add_argument("classifier", help="the folder of a classifier or a run")
+    evaluate.add_argument("--data", required=True, help="as for train")
+    evaluate.add_argument("--batch-size", type=_positive, default=32, help="images at once")
+    evaluate.add_argument("--strict", action="store_true", help="stop at unreadable images")
+    evaluate.add_argument("--json", metavar="FILE", help="write all results there as well")
+
+    predict = command(
+        "predict", _predict, "classify image files here", "keras-cls predict runs/pets cat.jpg"
+    )
+    predict.add_argument("classifier", help="the folder of a classifier or a run")
+    _add_image_options(predict)
+
+    export = command(
+        "export",
+        _export,
+        "publish a classifier as the next version of a model",
+        "keras-cls export runs/pets --to models/pets",
+    )
+    export.add_argument("classifier", help="the folder of a classifier or a run")
+    export.add_argument("--to", required=True, help="the model's folder, such as models/pets")
+    export.add_argument("--format", default="saved_model", choices=["saved_model"], help="of file")
+    export.add_argument(
+        "--verify",
+        default="strict",
+        choices=["strict", "report"],
+        help="refuse to publish an export that does not agree with the model, or only report it",
+    )
+
+    serve = command(
+        "serve",
+        _serve,
+        "serve a model by gRPC, with TensorFlow Serving's API and flag names",
+        "keras-cls serve --model_base_path models/pets --port 8500",
+    )
+    serve.add_argument("--model_base_path", required=True, help="the folder of the versions")
+    serve.add_argument("--model_name", help="what clients call it; else the folder's name")
+    serve.add_argument("--host", default="0.0.0.0", help="the address to listen on")
+    serve.add_argument("--port", type=int, default=8500, help="for gRPC; 0 takes a free one")
+    serve.add_argument(
+        "--grace", type=float, default=10.0, help="seconds for requests in flight at the end"
+    )
+
+    classify = command(
+        "classify",
+        _classify,
+        "ask a running server about image files",
+        "keras-cls classify cat.jpg --model pets --address localhost:8500",
+    )
+    classify.add_argument("--model", required=True, help="the model's name on the server")
+    classify.add_argument("--address", default="localhost:8500", help="host and port")
+    classify.add_argument("--timeout", type=float, default=10.0, help="seconds a call")
+    _add_image_options(classify)
+
+    demo = command(
+        "demo",
+        _demo,
+        "digits to LeNet-5 to SavedModel to gRPC answers, in one go",
+        "keras-cls demo",
+    )
+    demo.add_argument("--dir", type=Path, help="where to write; else a new folder under runs/")
+    return parser
+
+
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", help=_IMAGES_HELP)
+    parser.add_argument("-k", type=_positive, default=5, help="classes to show, best first")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"must look like 64x64x3, not {text!r}")
+    return tuple(map(int, parts))
+
+
+def _validation(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+# --- What they share ------------------------------------------------------------------------
+
+
+def _image_files(paths: Iterable[str]) -> list[Path]:
+    """The files named, and those within the folders named."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+        if not inside:
+            raise ConfigError(f"{path}: there is no file in this folder")
+        files.extend(inside)
+    return files
+
+
+def _answer_each(
+    files: Sequence[Path],
+    answer: Callable[[Sequence[Path]], list[list[Prediction]]],
+    options: argparse.Namespace,
+) -> int:
+    """Print the answer for each file; a file that cannot be read is named, the others go on."""
+    failures = 0
+    for start in range(0, len(files), _FILES_AT_ONCE):
+        batch = files[start : start + _FILES_AT_ONCE]
+        try:
+            rows: list[list[Prediction] | ImageError] = [*answer(batch)]
+        except ImageError:
+            rows = [_answer_or_error(file, answer) for file in batch]
+        for file, row in zip(batch, rows, strict=True):
+            if isinstance(row, ImageError):
+                failures += 1
+                sys.stderr.write(f"keras-cls: {row}\n")
+            else:
+                _print_answer(file, row, as_json=options.json)
+    return 1 if failures else 0
+
+
+def _answer_or_error(
+    file: Path, answer: Callable[[Sequence[Path]], list[list[Prediction]]]
+) -> list[Prediction] | ImageError:
+    try:
+        return answer([file])[0]
+    except ImageError as error:
+        return error
+
+
+def _print_answer(file: Path, predictions: list[Prediction], as_json: bool) -> None:
+    if as_json:
+        rows = [{"label": p.label, "score": p.score} for p in predictions]
+        sys.stdout.write(json.dumps({"file": str(file), "predictions": rows}) + "\n")
+        return
+    _print(Text(str(file), style="bold"))
+    for prediction in predictions:
+        _print(f"  {prediction.score:7.2%}  {prediction.label}")
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
+
+
+def _print(content: Any) -> None:
+    _console().print(content, highlight=False, markup=False)
+
+
+@contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Keep TensorFlow's start-up notes off the terminal; where its import fails, show them.
+
+    They are written by its native code, before any log level of its own applies.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise ConfigError(
+            f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; keras_cls needs 'tensorflow'"
+        )
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import tempfile
+
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPUs, and complains where there are none
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(terminal, notes.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

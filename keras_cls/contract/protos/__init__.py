@@ -1,0 +1,1 @@
+"""The protocol messages' sources; ``compile`` makes ``messages.binpb`` of them."""

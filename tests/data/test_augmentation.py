@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_cls.data.augmentation import Augmentation, augment
+from keras_cls.preprocessing import Preprocessing, resize_and_crop
+from tests.image_files import photo
+
+RULE = Preprocessing(size=(8, 10), crop=0.8)
+
+
+def seeds(count: int = 40) -> list[tf.Tensor]:
+    return [tf.constant([7, n], tf.int64) for n in range(count)]
+
+
+def variations(
+    image: np.ndarray, augmentation: Augmentation, rule=RULE, count=40
+) -> list[np.ndarray]:
+    return [augment(tf.constant(image), rule, augmentation, seed).numpy() for seed in seeds(count)]
+
+
+@pytest.mark.parametrize("resize", ["shorter", "squash", "pad"])
+def test_nothing_to_vary_is_the_preprocessing_alone(resize):
+    rule = Preprocessing(size=(8, 10), crop=0.8, resize=resize)
+    plain = resize_and_crop(tf.constant(photo()), rule).numpy()
+    for out in variations(photo(), Augmentation(), rule, count=3):
+        assert np.array_equal(out, plain)
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    plain = resize_and_crop(tf.constant(photo()), RULE).numpy()
+    outcomes = variations(photo(), Augmentation(flip=True), count=100)
+    mirrored = [np.array_equal(out, plain[:, ::-1]) for out in outcomes]
+    assert all(m or np.array_equal(out, plain) for m, out in zip(mirrored, outcomes, strict=True))
+    assert 30 < sum(mirrored) < 70
+
+
+def test_shift_moves_whole_pixels_and_lets_black_in():
+    rule = Preprocessing(size=6, crop=1.0, resize="squash")
+    image = np.arange(1, 6 * 6 * 3 + 1, dtype=np.uint8).reshape(6, 6, 3)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    places = {padded[y : y + 6, x : x + 6].tobytes(): (y, x) for y in range(5) for x in range(5)}
+    outcomes = variations(image, Augmentation(shift=2), rule, count=200)
+    found = {places[np.rint(out).astype(np.uint8).tobytes()] for out in outcomes}
+    assert len(found) == len(places)  # every one of the 25 moves, each way and none
+
+
+def test_the_same_seed_gives_the_same_variation():
+    both = Augmentation(random_crop=(0.1, 1.0), shift=2, flip=True)
+    first, second = variations(photo(), both), variations(photo(), both)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert len({out.tobytes() for out in first}) == len(first)
+    tf.random.set_seed(99)
+    assert np.array_equal(variations(photo(), both, count=1)[0], first[0])
+
+
+def test_the_choices_are_drawn_apart():
+    # A crop without the flip and with it: the seed moves it to the same place.
+    crop = Augmentation(random_crop=(0.3, 0.9))
+    with_flip = Augmentation(random_crop=(0.3, 0.9), flip=True)
+    for plain, other in zip(variations(photo(), crop), variations(photo(), with_flip), strict=True):
+        assert np.array_equal(other, plain) or np.array_equal(other, plain[:, ::-1])
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.integers(1, 30),
+    st.floats(0.01, 1), st.integers(0, 2**62),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_random_crops_stay_inside_the_image(height, width, rows, columns, least, seed):
+    white = tf.fill([height, width, 3], tf.constant(255, tf.uint8))
+    rule = Preprocessing(size=(rows, columns))
+    crop = Augmentation(random_crop=(least, 1.0))
+    out = augment(white, rule, crop, tf.constant([seed, 1], tf.int64)).numpy()
+    assert out.min() > 254.9
+
+
+def test_random_crops_have_the_area_and_the_shape_asked_for():
+    # A picture whose pixels are their own coordinates shows where a crop's corners lie.
+    y, x = np.mgrid[0:200, 0:200].astype(np.uint8)
+    places = np.stack([y, x, x], axis=-1)
+    rule = Preprocessing(size=50, crop=1.0)
+    areas, aspects = [], []
+    for out in variations(places, Augmentation(random_crop=(0.2, 0.5)), rule, count=150):
+        height, width = (np.array(out[-1, -1, :2]) - out[0, 0, :2]) * 50 / 49
+        areas.append(height * width / 200**2)
+        aspects.append(width / height)
+    assert 0.19 < min(areas) < 0.23 and 0.47 < max(areas) < 0.51
+    assert 0.74 < min(aspects) < 0.8 and 1.26 < max(aspects) < 1.35
+
+
+def test_rgba_keeps_its_four_channels():
+    rule = Preprocessing(size=8, color_mode="rgba", mean=0.5, std=0.5)
+    image = np.dstack([photo(), photo()[..., 0]])
+    out = variations(image, Augmentation(random_crop=(0.5, 1.0), flip=True), rule, count=1)[0]
+    assert out.shape == (8, 8, 4) and 0 <= out.min() < out.max() <= 255

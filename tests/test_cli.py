@@ -1,0 +1,189 @@
+"""The keras-cls command as a user meets it: output, exit codes, and never a traceback."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from classifiers import LABELS, colour_folder, encoded, photo, small_classifier
+
+COMMANDS = ["models", "train", "evaluate", "predict", "export", "serve", "classify", "demo"]
+COMMAND = [sys.executable, "-m", "keras_cls"]
+
+
+def keras_cls(*arguments, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=240, **options
+    )
+
+
+def refused(*arguments, code=1, **options):
+    """Run a command that must fail; its one message."""
+    done = keras_cls(*arguments, **options)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return small_classifier().save(tmp_path_factory.mktemp("saved") / "colours")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return colour_folder(tmp_path_factory.mktemp("photos"))
+
+
+def test_help_names_every_command_and_loads_no_tensorflow():
+    done = keras_cls("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert re.search(rf"^ +{name} ", done.stdout, re.MULTILINE), name
+        detail = keras_cls(name, "--help")
+        assert detail.returncode == 0
+        assert f"keras-cls {name}" in detail.stdout
+
+
+def test_the_version_is_told():
+    import keras_cls as package
+
+    assert keras_cls("--version").stdout.strip() == f"keras-cls {package.__version__}"
+
+
+def test_models_lists_the_registry_by_pattern():
+    done = keras_cls("models", "resnet5*")
+    assert done.returncode == 0
+    assert "25,557,032" in done.stdout
+    assert "lenet5" not in done.stdout
+    assert done.stderr == ""
+    assert "no network matches 'vgg*'" in refused("models", "vgg*")
+
+
+def test_train_evaluate_predict_export_on_a_folder(tmp_path, photos):
+    run = tmp_path / "run"
+    train = ["train", "lenet5", "--data", photos, "--epochs", 2, "--run-dir", run]
+    done = keras_cls(*train)
+    assert done.returncode == 0, done.stderr
+    assert str(run / "report.html") in done.stdout
+    assert "epoch 2/2" in done.stderr
+
+    again = keras_cls(*train)
+    assert again.returncode == 0
+    assert "finished" in again.stderr
+
+    done = keras_cls("evaluate", run, "--data", photos, "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    assert "18 images of 3 classes" in done.stdout
+    assert json.loads((tmp_path / "result.json").read_text())["count"] == 18
+
+    done = keras_cls("predict", run, photos / "red", "-k", 1, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 6
+    assert lines[0]["file"] == str(photos / "red" / "00.jpg")
+    assert lines[0]["predictions"][0]["label"] in LABELS
+
+    done = keras_cls("export", run, "--to", tmp_path / "models" / "colours")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "models" / "colours" / "1")
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(tmp_path, saved):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encoded(photo()))
+    bad.write_text("not an image")
+    done = keras_cls("predict", saved, bad, good, tmp_path / "missing.png")
+    assert done.returncode == 1
+    assert "bad.png: not an image" in done.stderr
+    assert "missing.png: no such file" in done.stderr
+    assert "good.png" in done.stdout
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_served_model_answers_classify_and_stops_on_sigterm(tmp_path, saved):
+    keras_cls("export", saved, "--to", tmp_path / "colours")
+    server = subprocess.Popen(
+        [*COMMAND, "serve", f"--model_base_path={tmp_path / 'colours'}", "--port=0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        port = re.search(r":(\d+)$", server.stdout.readline().strip()).group(1)
+        path = tmp_path / "photo.webp"
+        path.write_bytes(encoded(photo(), "WEBP"))
+        address = f"127.0.0.1:{port}"
+        done = keras_cls("classify", path, "--model", "colours", "--address", address)
+        assert done.returncode == 0, done.stderr
+        assert any(label in done.stdout for label in LABELS)
+        wrong = refused("classify", path, "--model", "colors", "--address", address)
+        assert "NOT_FOUND" in wrong
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+    gone = refused("classify", path, "--model", "colours", "--address", address)
+    assert "is the server running" in gone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "lenet55", "--data", "digits"], "lenet5"),
+        (["train", "lenet5", "--data", "nowhere"], "nowhere"),
+        (["train", "lenet5", "--data", "digits", "--recipe", "best"], "recipe must be one of"),
+        (["evaluate", "nowhere", "--data", "digits"], "nowhere: no such folder"),
+        (["predict", "nowhere", "cat.jpg"], "nowhere: no such folder"),
+        (["export", "nowhere", "--to", "models/m"], "nowhere: no such folder"),
+        (["serve", "--model_base_path", "nowhere"], "nowhere"),
+        (["classify", "cat.jpg", "--model", "m"], "cat.jpg: no such file"),
+    ],
+)
+def test_a_users_mistake_is_one_line(tmp_path, arguments, message):
+    error = refused(*arguments, cwd=tmp_path)
+    assert message in error
+    assert error.startswith("keras-cls: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["train", "lenet5"],
+        ["train", "lenet5", "--data", "digits", "--epochs", "0"],
+        ["train", "lenet5", "--data", "digits", "--input-shape", "64"],
+        ["export", "x", "--to", "y", "--format", "tflite"],
+        ["predict", "x", "y.jpg", "-k", "none"],
+    ],
+)
+def test_a_mistake_in_the_command_line_exits_with_2(arguments):
+    assert "usage:" in refused(*arguments, code=2)
+
+
+def test_another_backend_is_refused(saved):
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    assert "KERAS_BACKEND" in refused("evaluate", saved, "--data", "digits", env=environment)
+
+
+def test_an_interrupted_training_exits_with_130_and_can_go_on(tmp_path):
+    train = ["train", "lenet5", "--data", "digits", "--epochs", "40", "--run-dir", tmp_path / "run"]
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, train)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    history = tmp_path / "run" / "history.csv"
+    while not history.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "same command goes on" in errors
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m keras_cls models | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,305 @@
+"""train(): the run folder, going on after a kill, and what is refused."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from classifiers import LABELS, colour_folder, encoded, photo
+
+from keras_cls.classifier import load
+from keras_cls.data.sources import open_source
+from keras_cls.errors import ConfigError, DataError, UserError
+from keras_cls.training import train
+from keras_cls.training.run_folder import RunFolder
+
+QUICK = {"epochs": 2, "batch_size": 16, "quiet": True}
+
+
+def digits(count=200):
+    images = open_source("digits").train
+    return images.pixels[:count], images.targets[:count]
+
+
+def weights_of(folder):
+    return load(folder).model.get_weights()
+
+
+def same_weights(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(weights_of(a), weights_of(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train("lenet5", digits(), run_dir=tmp_path_factory.mktemp("runs") / "digits", **QUICK)
+
+
+def test_the_run_folder_holds_everything(run):
+    names = {path.name for path in run.directory.iterdir()}
+    assert names >= {
+        "settings.json",
+        "state.json",
+        "history.csv",
+        "checkpoints",
+        "classifier",
+        "tensorboard",
+        "report.html",
+    }
+    assert not list(run.directory.rglob(".tmp-*"))
+    rows = list(csv.DictReader((run.directory / "history.csv").open()))
+    assert next(iter(rows[0])) == "epoch"
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert set(rows[0]) >= {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
+    assert [path.name for path in (run.directory / "checkpoints").iterdir()] == [
+        "epoch-0002.weights.h5"
+    ]
+    assert list((run.directory / "tensorboard").rglob("events.out*"))
+    assert "lenet5" in run.report.read_text()
+    settings = json.loads((run.directory / "settings.json").read_text())
+    assert settings["request"]["epochs"] == 2
+    assert settings["resolved"]["recipe"]["name"] == "small_gray"
+    assert settings["resolved"]["train_images"] + settings["resolved"]["validation_images"] == 200
+
+
+def test_the_best_epochs_classifier_is_kept_with_its_figures(run):
+    best = max(run.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    kept = load(run.directory)
+    assert kept.metrics["epoch"] == best["epoch"]
+    assert kept.metrics["val_accuracy"] == best["val_accuracy"]
+    assert kept.sample.shape == (16, 32, 32, 3)
+    assert kept.labels == tuple("0123456789")
+    np.testing.assert_array_equal(
+        kept.probabilities_of_pixels(kept.sample),
+        run.classifier.probabilities_of_pixels(kept.sample),
+    )
+
+
+def test_tensorboard_reads_the_curves(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.directory / "tensorboard" / "validation"))
+    events.Reload()
+    values = [tf.make_ndarray(e.tensor_proto).item() for e in events.Tensors("epoch_loss")]
+    np.testing.assert_allclose(values, [row["val_loss"] for row in run.history], rtol=1e-5)
+
+
+def test_a_finished_run_returns_at_once(run):
+    before = (run.directory / "state.json").stat().st_mtime_ns
+    again = train("lenet5", digits(), run_dir=run.directory, **QUICK)
+    assert again.history == run.history
+    assert (run.directory / "state.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 3}, "epochs was 2, is now 3"),
+        ({"seed": 1}, "seed was 0, is now 1"),
+        ({"recipe": "plain"}, "recipe was 'auto', is now 'plain'"),
+    ],
+)
+def test_other_settings_on_the_same_folder_are_refused(run, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train("lenet5", digits(), run_dir=run.directory, **{**QUICK, **change})
+    with pytest.raises(ConfigError, match="data was"):
+        train("lenet5", digits(199), run_dir=run.directory, **QUICK)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        train("lenet5", digits(100), run_dir=tmp_path / name, seed=seed, **QUICK)
+    assert same_weights(tmp_path / "a", tmp_path / "b")
+    assert not same_weights(tmp_path / "a", tmp_path / "c")
+
+
+SCRIPT = """
+import sys
+import numpy as np
+import keras_cls
+from keras_cls.data.sources import open_source
+
+images = open_source("digits").train
+keras_cls.train(
+    "resnet20_cifar10", (images.pixels[:120], images.targets[:120]),
+    input_shape=(16, 16, 3), epochs=4, batch_size=24, run_dir=sys.argv[1], quiet=True,
+)
+"""
+
+
+def start(folder):
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)])
+
+
+def epochs_done(folder):
+    return RunFolder(Path(folder)).read_state().epochs_done
+
+
+def test_a_killed_run_goes_on_and_ends_like_the_undisturbed_one(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    process = start(killed)
+    while epochs_done(killed) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 2 <= epochs_done(killed) < 4, "killed too late to prove anything"
+    assert start(killed).wait() == 0
+    assert start(undisturbed).wait() == 0
+    states = [RunFolder(folder).read_state() for folder in (undisturbed, killed)]
+    for one, other in zip(states[0].history, states[1].history, strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            assert one[key] == pytest.approx(other[key], abs=1e-5), key
+    for one, other in zip(weights_of(undisturbed), weights_of(killed), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_run_killed_before_its_report_writes_it(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.directory, folder)
+    state = RunFolder(folder).read_state()
+    state.finished = False
+    RunFolder(folder).write_state(state)
+    (folder / "report.html").unlink()
+    again = train("lenet5", digits(), run_dir=folder, **QUICK)
+    assert again.report.exists()
+    assert again.history == run.history
+
+
+def test_a_damaged_state_is_named(run, tmp_path):
+    for number, damage in enumerate(
+        [
+            lambda folder: (folder / "state.json").write_text("{"),
+            lambda folder: (folder / "state.json").write_text('{"wrong": 1}'),
+            lambda folder: (folder / "state.json").write_text('{"history": [{"epoch": 2}]}'),
+            lambda folder: shutil.rmtree(folder / "checkpoints"),
+            lambda folder: (folder / "settings.json").write_text("{}"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(run.directory, folder)
+        damage(folder)
+        with pytest.raises(ConfigError, match=r"(state|settings)\.json"):
+            train("lenet5", digits(), run_dir=folder, **QUICK)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        train("lenet5", digits(), run_dir=tmp_path, **QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_of_photos_with_a_broken_one(tmp_path):
+    folder = colour_folder(tmp_path / "photos")
+    (folder / "red" / "cut.jpg").write_bytes(encoded(photo(), "JPEG")[:400])
+    (folder / "red" / "photo.webp").write_bytes(encoded(photo(), "WEBP"))
+    run = train(
+        "resnet20_cifar10", folder, input_shape=(16, 16, 3), run_dir=tmp_path / "run", **QUICK
+    )
+    assert run.classifier.labels == tuple(LABELS)
+    assert "cut.jpg" in run.report.read_text()
+    with pytest.raises(DataError, match=r"cut\.jpg"):
+        train("lenet5", folder, run_dir=tmp_path / "strict", strict=True, **QUICK)
+
+
+def test_validation_may_be_a_folder_a_share_or_a_part_of_the_data(tmp_path):
+    photos = colour_folder(tmp_path / "photos")
+    other = colour_folder(tmp_path / "other", per_class=2)
+    divided = tmp_path / "divided"
+    shutil.copytree(photos, divided / "train")
+    shutil.copytree(other, divided / "val")
+    cases = {"folder": (photos, other, 6), "share": (photos, 0.5, 9), "part": (divided, None, 6)}
+    for name, (data, validation, expected) in cases.items():
+        train("lenet5", data, validation, run_dir=tmp_path / name, **QUICK)
+        settings = json.loads((tmp_path / name / "settings.json").read_text())
+        assert settings["resolved"]["validation_images"] == expected, name
+
+
+def test_a_dataset_needs_validation_data(tmp_path):
+    images, targets = digits(60)
+    dataset = tf.data.Dataset.from_tensor_slices((images[..., None], targets))
+    with pytest.raises(DataError, match="validation"):
+        train("lenet5", dataset, run_dir=tmp_path / "a", **QUICK)
+    run = train("lenet5", dataset.skip(20), dataset.take(20), run_dir=tmp_path / "b", **QUICK)
+    assert len(run.history) == 2
+
+
+def test_a_classifier_is_carried_on_or_gets_a_new_head(run, tmp_path):
+    more = train(run.classifier, digits(), run_dir=tmp_path / "more", **QUICK)
+    assert more.classifier.labels == run.classifier.labels
+    images, targets = digits()
+    few = targets < 3
+    other = train(run.classifier, (images[few], targets[few]), run_dir=tmp_path / "few", **QUICK)
+    assert other.classifier.labels == ("0", "1", "2")
+    assert other.classifier.model.output_shape == (None, 3)
+
+
+def test_labels_name_the_classes_of_arrays(tmp_path):
+    images, targets = digits()
+    few = targets < 2
+    data = (images[few], targets[few])
+    run = train("lenet5", data, labels=["zero", "one"], run_dir=tmp_path / "run", **QUICK)
+    assert run.classifier.labels == ("zero", "one")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "lenet6"}, "lenet5"),
+        ({"data": "nowhere/at/all"}, "nowhere"),
+        ({"data": 5}, "data of type int"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"input_shape": (8, 8, 3)}, "32 x 32 or larger"),
+        ({"recipe": "sgd"}, "recipe must be one of"),
+        ({"validation": 1.5}, "fraction"),
+        ({"weights": "nowhere.npz"}, r"nowhere\.npz"),
+    ],
+)
+def test_senseless_arguments_are_refused(tmp_path, changes, message):
+    arguments = {"model": "lenet5", "data": digits(60), "run_dir": tmp_path / "run", **QUICK}
+    with pytest.raises(UserError, match=message):
+        train(**{**arguments, **changes})
+
+
+def test_a_refused_argument_can_be_put_right_on_the_same_folder(tmp_path):
+    with pytest.raises(UserError, match="recipe"):
+        train("lenet5", digits(60), recipe="sgd", run_dir=tmp_path / "run", **QUICK)
+    train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
+
+
+def test_a_diverging_run_says_so(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from keras_cls.training import recipes
+
+    wild = replace(recipes.RECIPES["plain"], learning_rate=1e30)
+    monkeypatch.setitem(recipes.RECIPES, "plain", wild)
+    with pytest.raises(UserError, match="diverged"):
+        train("lenet5", digits(60), recipe="plain", run_dir=tmp_path / "run", **QUICK)
+
+
+def test_progress_is_one_line_an_epoch_where_there_is_no_terminal(tmp_path):
+    code = textwrap.dedent(
+        f"""
+        import keras_cls
+        from keras_cls.data.sources import open_source
+        images = open_source("digits").train
+        data = (images.pixels[:60], images.targets[:60])
+        keras_cls.train("lenet5", data, epochs=2, run_dir={str(tmp_path / "run")!r})
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert "val_acc" in lines[1]
+    assert done.stdout == ""
