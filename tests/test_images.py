@@ -10,6 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from image_files import (
+    PNG_KINDS,
+    encoded,
+    exif_block,
+    jpeg_with,
+    oriented_jpeg,
+    photo,
+    png,
+    segment,
+)
 from PIL import Image
 
 from keras_cls.errors import ImageError
@@ -21,16 +31,6 @@ from keras_cls.images import (
     orientation,
     read_image,
     to_uint8,
-)
-from tests.image_files import (
-    PNG_KINDS,
-    encoded,
-    exif_block,
-    jpeg_with,
-    oriented_jpeg,
-    photo,
-    png,
-    segment,
 )
 
 WHITE = (255, 255, 255)

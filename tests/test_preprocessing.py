@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import preprocessing_reference as reference
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -9,7 +10,6 @@ from PIL import Image
 
 from keras_cls.errors import ConfigError
 from keras_cls.preprocessing import Preprocessing, normalize, resize_and_crop, transform
-from tests import preprocessing_reference as reference
 
 GOLDEN = json.loads(reference.GOLDEN.read_text(encoding="utf-8"))
 

@@ -3,10 +3,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import photo
 
 from keras_cls.data.augmentation import Augmentation, augment
 from keras_cls.preprocessing import Preprocessing, resize_and_crop
-from tests.image_files import photo
 
 RULE = Preprocessing(size=(8, 10), crop=0.8)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_files import encoded, oriented_jpeg, photo
 
 from keras_cls.data.datasets import open_dataset
 from keras_cls.errors import ConfigError, DataError
-from tests.image_files import encoded, oriented_jpeg, photo
 
 PIXELS = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
 

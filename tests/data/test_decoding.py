@@ -5,11 +5,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-
-from keras_cls.data.decoding import decode_image, exif_orientation, with_channels
-from keras_cls.images import encode_for_graph, graph_reads, orientation, read_image
-from tests.image_files import (
+from image_files import (
     PNG_KINDS,
     encoded,
     exif_block,
@@ -19,6 +15,10 @@ from tests.image_files import (
     png,
     segment,
 )
+from PIL import Image
+
+from keras_cls.data.decoding import decode_image, exif_orientation, with_channels
+from keras_cls.images import encode_for_graph, graph_reads, orientation, read_image
 
 # As in an exported graph: traced once, for whatever bytes come.
 SCALAR = tf.TensorSpec([], tf.string)

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from folders import make_folders
 
 from keras_cls.data.datasets import LabelledDataset
 from keras_cls.data.opening import describe_data, open_evaluation_data, open_training_data
 from keras_cls.errors import ConfigError, DataError
-from tests.data.folders import make_folders
 
 TEN = list(range(10, 110, 10))
 

@@ -4,6 +4,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import tensorflow as tf
+from folders import make_folders
+from image_files import encoded
 
 from keras_cls.data.augmentation import Augmentation
 from keras_cls.data.datasets import open_dataset
@@ -16,8 +18,6 @@ from keras_cls.data.pipeline import (
 from keras_cls.data.scanning import scan
 from keras_cls.data.sources import open_source
 from keras_cls.preprocessing import Preprocessing
-from tests.data.folders import make_folders
-from tests.image_files import encoded
 
 # One brightness for each image, and a rule that lets it through: a batch tells which images it has.
 VALUES = [5 * n for n in range(1, 12)]

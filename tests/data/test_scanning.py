@@ -2,6 +2,8 @@ import warnings
 
 import numpy as np
 import pytest
+from folders import make_folders
+from image_files import encoded, exif_block, jpeg_with, photo, png, segment
 from PIL import Image
 
 from keras_cls.data.decoding import decode_image
@@ -9,8 +11,6 @@ from keras_cls.data.scanning import ScannedImages, describe_unreadable, scan
 from keras_cls.data.sources import open_source
 from keras_cls.errors import DataError, ImageError
 from keras_cls.images import read_image
-from tests.data.folders import make_folders
-from tests.image_files import encoded, exif_block, jpeg_with, photo, png, segment
 
 
 @pytest.fixture
