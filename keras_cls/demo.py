@@ -18,8 +18,9 @@ from keras_cls.exporting import export
 from keras_cls.server import ModelServer
 from keras_cls.training import train
 
-EPOCHS = 25
+EPOCHS = 60
 _HELD_OUT = 0.2
+_VALIDATION = 0.1
 _SHADES = " ░▒▓█"
 
 
@@ -35,7 +36,7 @@ def run_demo(console: Console, directory: Path | None = None, epochs: int = EPOC
     console.rule("1. Train LeNet-5 on scikit-learn's handwritten digits")
     digits = open_source("digits").train
     training, held_out = split(digits, _HELD_OUT, seed=0)
-    run = train("lenet5", _arrays(training), epochs=epochs, run_dir=directory / "run")
+    run = train("lenet5", _arrays(training), _VALIDATION, epochs=epochs, run_dir=directory / "run")
 
     console.rule(f"2. Evaluate on {len(held_out)} digits that the run has never seen")
     evaluation = evaluate(run.classifier, _arrays(held_out))
@@ -61,12 +62,13 @@ def run_demo(console: Console, directory: Path | None = None, epochs: int = EPOC
     console.print("the server has stopped", highlight=False)
 
     console.rule("Where things are")
-    results = Table.grid(padding=(0, 2))
-    results.add_row("run folder", str(run.directory))
-    results.add_row("report", str(run.report))
-    results.add_row("exported model", str(version))
-    results.add_row("serve it again", f"keras-cls serve --model_base_path {version.parent}")
-    console.print(results)
+    for what, where in {
+        "run folder": run.directory,
+        "report": run.report,
+        "exported model": version,
+        "serve it again": f"keras-cls serve --model_base_path {version.parent}",
+    }.items():
+        console.print(f"{what:<16}{where}", highlight=False, markup=False)
 
 
 def _arrays(images: LabelledImages) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,10 @@ LENET5 = ModelSpec(
         year=1998,
         url="https://doi.org/10.1109/5.726791",
     ),
+    news=(
+        "Convolutions with shared weights, subsampling and a classifier were trained as one, by "
+        "gradients, from pixels to digits. It read cheques for years before the field took notice."
+    ),
     input_shape=(32, 32, 1),
     min_size=(32, 32),
     num_classes=10,
@@ -32,9 +36,16 @@ LENET5 = ModelSpec(
     ),
     endpoints=("C1", "C3", "C5"),
     reported=(
-        ReportedError("MNIST test", 0.95, None, "paper, section III", recalled=True),
         ReportedError(
-            "MNIST test, trained with distortions", 0.8, None, "paper, section III", recalled=True
+            "paper_single", "MNIST test", 0.95, None, "paper, section III", recalled=True
+        ),
+        ReportedError(
+            "paper_best",
+            "MNIST test, trained with distortions",
+            0.8,
+            None,
+            "paper, section III",
+            recalled=True,
         ),
     ),
     deviations=(

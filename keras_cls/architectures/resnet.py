@@ -17,6 +17,12 @@ PAPER = Paper(
 )
 
 
+NEWS = (
+    "Layers learn what to add to their input instead of what to replace it with, through shortcuts "
+    "that cost nothing. Networks of more than a hundred layers became trainable, and better."
+)
+
+
 @dataclass(frozen=True)
 class Unit:
     """The convolutions of a residual unit (the paper's Figure 5), first to last."""
@@ -52,6 +58,7 @@ def _resnet_spec(
         name=f"resnet{depth}",
         family="resnet",
         paper=PAPER,
+        news=NEWS,
         input_shape=(224, 224, 3),
         min_size=(32, 32),
         num_classes=1000,
@@ -64,6 +71,7 @@ def _resnet_spec(
         units=units,
         reported=(
             ReportedError(
+                "release",
                 "ImageNet validation, one crop",
                 *torchvision_errors,
                 source="torchvision's weights, table in its documentation before 0.13",

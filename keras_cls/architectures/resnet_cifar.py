@@ -7,7 +7,14 @@ import keras
 
 from keras_cls.architectures._registry import register
 from keras_cls.architectures.layers import ZeroPadChannels
-from keras_cls.architectures.resnet import BASIC, PAPER, convolution, projection, residual_unit
+from keras_cls.architectures.resnet import (
+    BASIC,
+    NEWS,
+    PAPER,
+    convolution,
+    projection,
+    residual_unit,
+)
 from keras_cls.architectures.spec import ModelSpec, Network, ReportedError, Tensor
 from keras_cls.preprocessing import Preprocessing
 
@@ -42,6 +49,7 @@ def _cifar_spec(
         name=name,
         family="resnet_cifar",
         paper=PAPER,
+        news=NEWS,
         input_shape=(32, 32, 3),
         min_size=(8, 8),
         num_classes=10,
@@ -55,8 +63,10 @@ def _cifar_spec(
         reported=()
         if errors is None
         else (
-            ReportedError("CIFAR-10 test", errors[0], None, f"paper, as quoted in {readme}"),
-            ReportedError("CIFAR-10 test, released weights", errors[1], None, readme),
+            ReportedError(
+                "paper_best", "CIFAR-10 test", errors[0], None, f"paper, as quoted in {readme}"
+            ),
+            ReportedError("release", "CIFAR-10 test, released weights", errors[1], None, readme),
         ),
         deviations=(
             "The paper subtracts the mean image; the released weights (akamaster) scale with "

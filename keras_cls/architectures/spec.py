@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import keras
 
@@ -25,16 +25,31 @@ class Paper:
 class ReportedError:
     """A published error rate, in percent.
 
-    ``protocol`` says on which images and how they were judged (crops, scales, one network or
-    several), ``source`` where the figure stands. ``recalled`` marks a figure that was written
-    down from memory of the source and still has to be checked against it.
+    ``column`` is the column of the card: the paper's figure for one network and one central crop
+    (``"paper_single"``), the paper's best (``"paper_best"``), or what released weights reach
+    (``"release"``). ``protocol`` says on which images and how they were judged (crops, scales,
+    one network or several), ``source`` where the figure stands. ``recalled`` marks a figure that
+    was written down from memory of the source and still has to be checked against it.
     """
 
+    column: Literal["paper_single", "paper_best", "release"]
     protocol: str
     top1: float | None
     top5: float | None
     source: str
     recalled: bool = False
+
+
+@dataclass(frozen=True)
+class ReviewFigure:
+    """The top-5 error, in percent, that popular reviews of the field quote, and what it really is.
+
+    ``meaning`` says which row of the publications it is: of how many networks and crops, on which
+    images.
+    """
+
+    top5: float
+    meaning: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,7 @@ class ModelSpec:
         name: the registry's name, such as ``"resnet50"``.
         family: the name of the file that builds it.
         paper: where it was published.
+        news: what was new, in two sentences.
         input_shape: (height, width, channels) as published.
         min_size: the smallest (height, width) that the network takes.
         num_classes: the published number of classes.
@@ -57,12 +73,14 @@ class ModelSpec:
         head: the name of the last layer, a dense one that gives the logits.
         aux_heads: the names of the auxiliary classifiers' logits, where there are any.
         reported: error rates from the paper and from released weights.
+        review: the figure that popular reviews quote, where they quote one.
         deviations: where paper and release differ, and which of them is built here.
     """
 
     name: str
     family: str
     paper: Paper
+    news: str = ""
     input_shape: tuple[int, int, int]
     min_size: tuple[int, int]
     num_classes: int
@@ -74,6 +92,7 @@ class ModelSpec:
     head: str = "logits"
     aux_heads: tuple[str, ...] = ()
     reported: tuple[ReportedError, ...] = ()
+    review: ReviewFigure | None = None
     deviations: tuple[str, ...] = ()
 
 

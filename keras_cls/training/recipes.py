@@ -56,9 +56,9 @@ RECIPES = {
         Recipe(
             "small_gray",
             "small grey pictures, such as handwriting: shifted a little, never mirrored",
-            Augmentation(shift=2),
+            Augmentation(shift=3),
             batch_size=32,
-            learning_rate=2e-3,
+            learning_rate=3e-3,
         ),
         Recipe(
             "small_images",
