@@ -10,48 +10,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from published import PUBLISHED
 
 from keras_cls.architectures import build_model, count_multiply_adds, list_models, model_spec
 
 NETWORKS = list_models()
-# One or two of each builder in the default run; counts and names are checked of all.
-DEFAULT = ["lenet5", "plain20_cifar10", "resnet18", "resnet20_cifar10", "resnet50"]
+# One or two of each builder in the default run.
+DEFAULT = [name for name in NETWORKS if PUBLISHED[name].default]
 PARAMS = [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
-
-# The published counts, once more: trainable parameters, and millions of multiply-adds.
-PUBLISHED = {
-    "lenet5": (61_706, 0.417),
-    "resnet18": (11_689_512, 1814),
-    "resnet34": (21_797_672, 3664),
-    "resnet50": (25_557_032, 4089),
-    "resnet101": (44_549_160, 7801),
-    "resnet152": (60_192_808, 11514),
-    "resnet20_cifar10": (269_722, None),
-    "resnet32_cifar10": (464_154, None),
-    "resnet44_cifar10": (658_586, None),
-    "resnet56_cifar10": (853_018, None),
-    "resnet110_cifar10": (1_727_962, None),
-    "plain20_cifar10": (269_722, None),
-    "plain56_cifar10": (853_018, None),
-}
-STATISTICS = {"resnet18": 9_600, "resnet34": 17_024, "resnet50": 53_120, "resnet101": 105_344}
-STATISTICS |= {"resnet152": 151_424, "lenet5": 0}
-
-
-def _resnet(*channels: int) -> dict[str, tuple[int, int, int]]:
-    sides = (112, 56, 28, 14, 7)
-    names = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
-    return {n: (s, s, c) for n, s, c in zip(names, sides, channels, strict=True)}
-
-
-def endpoint_shapes(name: str) -> dict[str, tuple[int, int, int]]:
-    if name == "lenet5":
-        return {"C1": (28, 28, 6), "C3": (10, 10, 16), "C5": (1, 1, 120)}
-    if name.endswith("_cifar10"):
-        return {"conv2_x": (32, 32, 16), "conv3_x": (16, 16, 32), "conv4_x": (8, 8, 64)}
-    if name in ("resnet18", "resnet34"):
-        return _resnet(64, 64, 128, 256, 512)
-    return _resnet(64, 256, 512, 1024, 2048)
 
 
 @cache
@@ -65,15 +31,13 @@ def size_of(variables: list) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_counts_are_the_published_ones(name: str) -> None:
-    spec, model = model_spec(name), built(name)
-    trainable, millions = PUBLISHED[name]
-    assert size_of(model.trainable_variables) == spec.params_trainable == trainable
+    spec, model, published = model_spec(name), built(name), PUBLISHED[name]
+    assert size_of(model.trainable_variables) == spec.params_trainable == published.trainable
     assert size_of(model.variables) == spec.params_total
-    if name in STATISTICS:
-        assert spec.params_total - spec.params_trainable == STATISTICS[name]
+    assert spec.params_total - spec.params_trainable == published.statistics
     assert count_multiply_adds(model) == spec.multiply_adds
-    if millions is not None:
-        assert spec.multiply_adds / 1e6 == pytest.approx(millions, rel=5e-4, abs=5e-4)
+    if published.millions is not None:
+        assert spec.multiply_adds / 1e6 == pytest.approx(published.millions, rel=5e-4, abs=5e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -92,7 +56,7 @@ def test_layers_have_names_of_their_own(name: str) -> None:
 @pytest.mark.parametrize("name", PARAMS)
 def test_features_are_the_endpoints(name: str) -> None:
     spec = model_spec(name)
-    expected = endpoint_shapes(name)
+    expected = PUBLISHED[name].endpoints
     model = build_model(name, features=True)
     outputs = model.compute_output_spec(model.input)
     assert {endpoint: tuple(x.shape[1:]) for endpoint, x in outputs.items()} == expected
