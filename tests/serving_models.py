@@ -72,6 +72,11 @@ class TestModel(tf.Module):
         with tf.control_dependencies([end]):
             return {"waited": tf.identity(seconds), "batch_rows": tf.fill([1], tf.size(seconds))}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+    def ninth_byte(self, x):
+        """Fails for shorter strings, with a message that quotes them."""
+        return {"y": tf.strings.substr(x, 8, 1)}
+
     @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="x")])
     def scalar(self, x):
         return {"y": x + 1}
@@ -97,7 +102,7 @@ class TestModel(tf.Module):
 
 SIGNATURES = (
     *("serving_default", "probabilities", "images"),
-    *("divide", "pair", "wait", "scalar", "brain_float"),
+    *("divide", "pair", "wait", "scalar", "brain_float", "ninth_byte"),
 )
 
 

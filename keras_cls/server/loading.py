@@ -128,6 +128,10 @@ class LoadedModel:
             return self._callable_for(signature, outputs)(inputs)
         except tf.errors.OpError as error:
             raise RequestError(_code(error.error_code), clean_message(error.message)) from error
+        except UnicodeDecodeError as error:
+            # TensorFlow quoted bytes of the input in its message; the code is lost with it.
+            message = error.object.decode(errors="replace")
+            raise RequestError(Code.INVALID_ARGUMENT, clean_message(message)) from error
 
     def close(self) -> None:
         """Give the session's memory back; runs that are still going are cancelled."""

@@ -190,6 +190,12 @@ def test_an_image_that_is_none(stubs):
     assert "Traceback" not in text
 
 
+def test_an_error_that_quotes_raw_bytes(stubs):
+    code, text = refusal(stubs, request_for("ninth_byte", x=[b"\x89PNG"]))
+    assert code == "INVALID_ARGUMENT"
+    assert "pos 8 out of range for string b'\ufffdPNG'" in text.replace('"', "'")
+
+
 def test_a_tensor_that_lies_about_its_size(stubs):
     proto = tf.make_tensor_proto(np.float32([1]))
     proto.tensor_shape.dim[0].size = 1 << 40

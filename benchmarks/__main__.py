@@ -1,0 +1,24 @@
+"""Runs the benchmarks: all of them, or those named."""
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = {
+    "networks": "the registry's table in the README",
+    "serving": "CPU time of an answer by gRPC against the same signature in process",
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown or "--help" in names:
+        for name, summary in BENCHMARKS.items():
+            print(f"  {name:<12}{summary}")
+        return 2 if unknown else 0
+    for name in names or BENCHMARKS:
+        print(f"== {name}: {BENCHMARKS[name]}", flush=True)
+        import_module(f"benchmarks.{name}").main()
+    return 0
+
+
+sys.exit(main(sys.argv[1:]))
