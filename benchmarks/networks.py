@@ -12,7 +12,7 @@ def main() -> None:
     rows = [
         [
             f"`{spec.name}`",
-            f"[{spec.paper.title}]({spec.paper.url}), {spec.paper.year}",
+            f"[{spec.paper.authors}, {spec.paper.year}]({spec.paper.url})",
             "x".join(map(str, spec.input_shape)),
             f"{spec.params_trainable:,}",
             f"{spec.multiply_adds / 1e6:,.1f} M",
