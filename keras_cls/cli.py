@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from keras_cls.files import write_json
 # TensorFlow, and start at once.
 
 _FILES_AT_ONCE = 32
+_SORT_KEYS = ["name", "year", "parameters", "size", "multiply-adds", "top-5"]
 _IMAGES_HELP = "image files, or folders of them"
 
 
@@ -61,20 +63,36 @@ def _fail(message: str, code: int = 1) -> int:
 def _models(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.architectures import list_models, model_spec
+        from keras_cls.architectures.card import best_top5, card, megabytes
+    if options.pattern in list_models():
+        Console().print(Markdown(card(model_spec(options.pattern))))
+        return 0
     names = list_models(options.pattern)
     if not names:
         raise ConfigError(f"no network matches {options.pattern!r}; `keras-cls models` lists all")
-    table = Table("network", "paper", "input", "parameters", "multiply-adds", box=None)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for name in names:
-        spec = model_spec(name)
+    keys: dict[str, Callable[[Any], Any]] = {
+        "name": lambda spec: spec.name,
+        "year": lambda spec: (spec.paper.year, spec.name),
+        "parameters": lambda spec: spec.params_trainable,
+        "size": megabytes,
+        "multiply-adds": lambda spec: spec.multiply_adds,
+        "top-5": lambda spec: best_top5(spec) or float("inf"),
+    }
+    table = Table("network", "year", "input", "parameters", "MB", "M mult-adds", "top-5")
+    table.box, table.padding = None, (0, 1, 0, 0)
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column is table.columns[0] else "right"
+    for spec in sorted(map(model_spec, names), key=keys[options.sort]):
+        top5 = best_top5(spec)
         table.add_row(
-            name,
-            f"{spec.paper.authors} {spec.paper.year}",
+            spec.name,
+            str(spec.paper.year),
             "x".join(map(str, spec.input_shape)),
             f"{spec.params_trainable:,}",
-            f"{spec.multiply_adds / 1e6:,.1f} M",
+            f"{megabytes(spec):,.1f}",
+            f"{spec.multiply_adds / 1e6:,.1f}",
+            "" if top5 is None else f"{top5:.1f} %",
         )
     _print(table)
     return 0
@@ -170,6 +188,15 @@ def _demo(options: argparse.Namespace) -> int:
 # --- Their options --------------------------------------------------------------------------
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, where there is something to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keras-cls",
@@ -187,15 +214,19 @@ def _parser() -> argparse.ArgumentParser:
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=f"example: {example}",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         added.set_defaults(command=run)
         return added
 
     models = command(
-        "models", _models, "list the networks of the registry", "keras-cls models 'resnet*'"
+        "models",
+        _models,
+        "list the networks of the registry, or tell about one",
+        "keras-cls models 'resnet*' --sort parameters",
     )
-    models.add_argument("pattern", nargs="?", default="*", help="a shell pattern")
+    models.add_argument("pattern", nargs="?", default="*", help="a shell pattern, or one name")
+    models.add_argument("--sort", choices=_SORT_KEYS, default="name", help="by what to sort")
 
     train = command(
         "train",
@@ -220,7 +251,9 @@ def _parser() -> argparse.ArgumentParser:
         "--input-shape", type=_shape, metavar="HxWxC", help="such as 64x64x3; else the published"
     )
     train.add_argument("--weights", help="a file of weights to start from")
-    train.add_argument("--recipe", default="auto", help="how to train")
+    train.add_argument(
+        "--recipe", default="auto", help="auto, plain, small_gray, small_images or photos"
+    )
     train.add_argument("--run-dir", help="the run's folder; else a new one under runs/")
     train.add_argument("--seed", type=int, default=0, help="what everything random is drawn from")
     train.add_argument("--strict", action="store_true", help="stop at unreadable images")

@@ -64,6 +64,23 @@ def test_models_lists_the_registry_by_pattern():
     assert "no network matches 'vgg*'" in refused("models", "vgg*")
 
 
+def test_models_sorts_and_tells_about_one():
+    by_size = keras_cls("models", "resnet*", "--sort", "parameters").stdout.splitlines()[1:]
+    counts = [int(line.split()[3].replace(",", "")) for line in by_size]
+    assert counts == sorted(counts)
+    card = keras_cls("models", "resnet50").stdout
+    for fact in ("Deep Residual Learning", "25,557,032", "4,089,184,256", "conv5_x"):
+        assert fact in card
+
+
+def test_help_names_every_recipe():
+    from keras_cls.training.recipes import recipe_names
+
+    detail = " ".join(keras_cls("train", "--help").stdout.split())
+    for name in recipe_names():
+        assert name in detail
+
+
 def test_train_evaluate_predict_export_on_a_folder(tmp_path, photos):
     run = tmp_path / "run"
     train = ["train", "lenet5", "--data", photos, "--epochs", 2, "--run-dir", run]
