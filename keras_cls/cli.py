@@ -64,6 +64,12 @@ def _models(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.architectures import list_models, model_spec
         from keras_cls.architectures.card import best_top5, card, megabytes
+    if options.plot:
+        with _quiet_tensorflow():
+            from keras_cls.architectures import build_model
+            from keras_cls.architectures.drawing import draw
+        _print(str(draw(build_model(options.pattern), f"{options.pattern}.svg")))
+        return 0
     if options.pattern in list_models():
         Console().print(Markdown(card(model_spec(options.pattern))))
         return 0
@@ -226,6 +232,9 @@ def _parser() -> argparse.ArgumentParser:
         "keras-cls models 'resnet*' --sort parameters",
     )
     models.add_argument("pattern", nargs="?", default="*", help="a shell pattern, or one name")
+    models.add_argument(
+        "--plot", action="store_true", help="draw the network of that name as NAME.svg"
+    )
     models.add_argument("--sort", choices=_SORT_KEYS, default="name", help="by what to sort")
 
     train = command(

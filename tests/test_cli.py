@@ -73,6 +73,13 @@ def test_models_sorts_and_tells_about_one():
         assert fact in card
 
 
+def test_models_draws_one(tmp_path):
+    done = keras_cls("models", "--plot", "lenet5", cwd=tmp_path)
+    assert done.stdout.strip() == "lenet5.svg", done.stderr
+    assert (tmp_path / "lenet5.svg").read_text().startswith("<?xml")
+    assert "lenet5" in refused("models", "--plot", "lenet6", cwd=tmp_path)
+
+
 def test_help_names_every_recipe():
     from keras_cls.training.recipes import recipe_names
 
