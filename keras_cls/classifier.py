@@ -7,6 +7,8 @@ It is one folder on disk, loaded without ``custom_objects`` and without unpickli
     sample.npz        a few held-out images that exports are verified on, where there are any
 """
 
+import hashlib
+import math
 import os
 import platform
 import zipfile
@@ -35,7 +37,9 @@ CARD_FILE = "classifier.json"
 MODEL_FILE = "model.keras"
 SAMPLE_FILE = "sample.npz"
 RUN_CLASSIFIER = "classifier"
-"""The folder of the best classifier within a run folder."""
+CHECKPOINTS = "checkpoints"
+BEST_PREFIX = "best-"
+"""A run keeps its best classifier in checkpoints/best-EPOCH and, finished, in classifier."""
 
 FORMAT = 1
 BATCH_SIZE = 32
@@ -71,11 +75,13 @@ class Classifier:
         training: Mapping[str, Any] | None = None,
         sample: np.ndarray | None = None,
     ) -> None:
+        if not isinstance(model, keras.Model):
+            raise ConfigError(f"model must be a keras.Model, found {type(model).__name__}")
         self.model = model
         self.labels = checked_labels(labels)
         self.architecture = architecture or model.name
         self.preprocessing = preprocessing or _published(model)
-        self.metrics = dict(metrics or {})
+        self.metrics = {key: _finite(key, value) for key, value in (metrics or {}).items()}
         self.training = dict(training or {})
         self.sample = sample
         self.versions = library_versions()
@@ -149,7 +155,7 @@ class Classifier:
         Raises:
             ConfigError: the folder exists and holds something else than a classifier.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if folder.exists() and not _may_replace(folder):
             raise ConfigError(
                 f"{folder}: exists and is not a classifier's folder; choose another one"
@@ -173,6 +179,13 @@ class Classifier:
             "training": self.training,
             "versions": self.versions,
         }
+
+    def digest(self) -> str:
+        """What tells this classifier from others of its kind: its name and a digest of weights."""
+        found = hashlib.sha256()
+        for variable in self.model.variables:
+            found.update(np.ascontiguousarray(variable).tobytes())
+        return f"{self.architecture} {found.hexdigest()[:16]}"
 
     def __repr__(self) -> str:
         height, width, channels = self.preprocessing.input_shape
@@ -225,6 +238,8 @@ class Classifier:
             )
         if self.sample is not None:
             shape = (*self.input_size, self.preprocessing.image_channels)
+            if not isinstance(self.sample, np.ndarray):
+                raise ConfigError(f"sample must be an array, found {type(self.sample).__name__}")
             if self.sample.dtype != np.uint8 or self.sample.shape[1:] != shape:
                 raise ConfigError(
                     f"sample must be uint8 [n, {', '.join(map(str, shape))}], "
@@ -239,11 +254,15 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         ConfigError: the folder is missing, of another kind, damaged or of a newer format; the
             file and the field are named.
     """
-    folder = Path(folder)
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigError(f"a classifier's or run's folder is a path, found {folder!r}")
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
-    if not (folder / CARD_FILE).exists() and (folder / RUN_CLASSIFIER / CARD_FILE).exists():
-        folder = folder / RUN_CLASSIFIER
+    if not (folder / CARD_FILE).exists():
+        best = sorted((folder / CHECKPOINTS).glob(f"{BEST_PREFIX}*"))
+        candidates = [folder / RUN_CLASSIFIER, *reversed(best)]
+        folder = next((c for c in candidates if (c / CARD_FILE).exists()), folder)
     if not (folder / CARD_FILE).exists():
         raise ConfigError(
             f"{folder}: neither a classifier's folder nor a run folder with one "
@@ -277,6 +296,16 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _finite(key: str, value: Any) -> float | int:
+    try:
+        number = value if isinstance(value, int) else float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"metrics: {key!r} must be a number, found {value!r}") from error
+    if not math.isfinite(number):
+        raise ConfigError(f"metrics: {key!r} must be finite, found {value!r}")
+    return number
 
 
 def _published(model: keras.Model) -> Preprocessing:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_cls import __version__
-from keras_cls.contract import Prediction
+from keras_cls.contract import TOP_K, Prediction
 from keras_cls.errors import ConfigError, ImageError, UserError
 from keras_cls.files import write_json
 
@@ -44,12 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"needs {error.name!r}, which is not installed: pip install 'keras-cls[all]'")
     except KeyboardInterrupt:
-        hint = "; the same command goes on" if options.command is _train else ""
-        return _fail(f"interrupted{hint}", code=130)
+        return _fail("interrupted", code=130)
     except BrokenPipeError:
         # The reader of our output has gone, as in `keras-cls models | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a file where a folder should be, no permission
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{(error.strerror or str(error)).lower()}")
 
 
 def _fail(message: str, code: int = 1) -> int:
@@ -106,24 +108,28 @@ def _models(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
-        from keras_cls.architectures import list_models
-        from keras_cls.classifier import load
         from keras_cls.training import train
-    is_folder = options.model not in list_models() and Path(options.model).is_dir()
-    run = train(
-        load(options.model) if is_folder else options.model,
-        options.data,
-        validation=options.validation,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        input_shape=options.input_shape,
-        weights=options.weights,
-        recipe=options.recipe,
-        run_dir=options.run_dir,
-        seed=options.seed,
-        strict=options.strict,
-        quiet=options.quiet,
-    )
+        from keras_cls.training.run_folder import default_run_folder
+    # Chosen here, so that an interrupted run can be told how to go on.
+    run_dir = options.run_dir or default_run_folder(Path(options.model).name)
+    try:
+        run = train(
+            options.model,
+            options.data,
+            validation=options.validation,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            input_shape=options.input_shape,
+            weights=options.weights,
+            recipe=options.recipe,
+            run_dir=run_dir,
+            seed=options.seed,
+            strict=options.strict,
+            quiet=options.quiet,
+        )
+    except KeyboardInterrupt:
+        again = "" if options.run_dir else f" with --run-dir {run_dir}"
+        return _fail(f"interrupted; the same command{again} goes on", code=130)
     _print(f"classifier  {run.directory / 'classifier'}\nreport      {run.report}")
     return 0
 
@@ -131,6 +137,8 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.evaluation import evaluate
+    if options.json is not None and not Path(options.json).resolve().parent.is_dir():
+        raise ConfigError(f"{options.json}: there is no such folder to write to")
     result = evaluate(
         options.classifier, options.data, batch_size=options.batch_size, strict=options.strict
     )
@@ -176,6 +184,8 @@ def _classify(options: argparse.Namespace) -> int:
     from keras_cls.client import Client
 
     files = _image_files(options.images)
+    if options.k > TOP_K:
+        raise ConfigError(f"-k: a server answers with {TOP_K} classes at most, not {options.k}")
     with Client(options.address, model=options.model, timeout=options.timeout) as client:
         return _answer_each(
             files,
@@ -240,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     train = command(
         "train",
         _train,
-        "train a network on labelled images; the same command goes on after a kill",
+        "train a network on labelled images; with --run-dir, it goes on after a kill",
         "keras-cls train resnet18 --data photos/ --epochs 30 --run-dir runs/pets",
     )
     train.add_argument("model", help="a network's name, or a classifier's or run's folder")
@@ -266,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", help="the run's folder; else a new one under runs/")
     train.add_argument("--seed", type=int, default=0, help="what everything random is drawn from")
     train.add_argument("--strict", action="store_true", help="stop at unreadable images")
-    train.add_argument("--quiet", action="store_true", help="show no progress")
+    train.add_argument("--quiet", action="store_true", help="show no progress and no result")
 
     evaluate = command(
         "evaluate",

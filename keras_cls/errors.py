@@ -33,6 +33,10 @@ class ExportError(UserError):
     """A model cannot be exported, or its export does not agree with it."""
 
 
+class TrainingDivergedError(UserError):
+    """The loss became infinite or not a number."""
+
+
 class ServingError(UserError):
     """A prediction service refused a request or could not be reached.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from keras_cls.errors import ConfigError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names that begin so are work in progress, or what a killed process left of it."""
+
+LOCK_FILE = ".lock"
+"""A file in a folder whose lock says that a process is at work there."""
 
 
 @contextmanager
@@ -84,6 +88,42 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; the operating system releases it whatever ends the process.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+b") as stream:
+        try:
+            _lock(stream.fileno())
+        except OSError as error:
+            raise ConfigError(f"{folder}: another process is at work in this folder") from error
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left of its work. Only for a folder that one owns alone."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _exchange(new: Path, path: Path) -> None:
     """The old folder stays complete, under a temporary name, until the new one is in its place."""
     old = _temporary_name(path)
@@ -97,7 +137,7 @@ def _exchange(new: Path, path: Path) -> None:
 
 
 def _flush(file: Path) -> None:
-    with file.open("rb") as stream:
+    with file.open("rb+") as stream:  # Windows flushes only what may be written
         os.fsync(stream.fileno())
 
 

@@ -127,12 +127,22 @@ def test_a_foreign_model_must_say_how_images_are_prepared():
         ({"preprocessing": Preprocessing(size=(24, 20), color_mode="rgba", mean=0, std=1)}, "rgba"),
         ({"preprocessing": "imagenet"}, "keras_cls.Preprocessing"),
         ({"sample": np.zeros((2, 24, 24, 3), np.uint8)}, "sample must be"),
+        ({"sample": [1]}, "sample must be an array"),
+        ({"metrics": {"loss": float("nan")}}, "must be finite"),
+        ({"metrics": {"loss": "low"}}, "must be a number"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(classifier, changes, message):
     arguments = {"labels": LABELS, "preprocessing": classifier.preprocessing, **changes}
     with pytest.raises(ConfigError, match=message):
         Classifier(classifier.model, **arguments)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ConfigError, match=r"must be a keras\.Model"):
+        Classifier("resnet50", LABELS)
+    with pytest.raises(ConfigError, match="is a path, found 5"):
+        load(5)
 
 
 def test_a_model_that_ends_in_a_softmax_is_refused(classifier):

@@ -207,6 +207,31 @@ def test_an_interrupted_training_exits_with_130_and_can_go_on(tmp_path):
     assert "same command goes on" in errors
 
 
+def test_an_interrupted_training_without_a_folder_tells_which_it_was(tmp_path):
+    train = ["train", "lenet5", "--data", "digits", "--epochs", "40"]
+    process = subprocess.Popen([*COMMAND, *train], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    while not list(tmp_path.glob("runs/*/history.csv")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert f"--run-dir runs/{folder.name}" in errors
+
+
+@pytest.mark.parametrize("command", ["train", "export", "evaluate"])
+def test_the_file_system_s_objections_are_one_line(tmp_path, saved, command):
+    file = tmp_path / "file"
+    file.write_text("")
+    arguments = {
+        "train": ["lenet5", "--data", "digits", "--run-dir", file / "run"],
+        "export": [saved, "--to", file / "model"],
+        "evaluate": [saved, "--data", "digits", "--json", file / "result.json"],
+    }
+    error = refused(command, *arguments[command])
+    assert str(file) in error
+    assert len(error.splitlines()) == 1
+
+
 def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m keras_cls models | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)

@@ -18,18 +18,19 @@ class LabelledDataset:
 
     Attributes:
         labels: the class names; integers as text where the caller gives none.
-        targets: int64 [N], in the dataset's order.
+        counts: int64 [C], how many images each class has. (Targets are not kept: another pass may
+            come in another order.)
         dataset: unbatched, (uint8 [h, w, 1 | 3 | 4] or a scalar string of encoded bytes, int64).
         origin: how messages name it.
     """
 
     labels: tuple[str, ...]
-    targets: np.ndarray
+    counts: np.ndarray
     dataset: tf.data.Dataset
     origin: str = "tf.data.Dataset"
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return int(self.counts.sum())
 
     def name(self, index: int) -> str:
         """What messages call an image."""
@@ -63,7 +64,8 @@ def open_dataset(
     if not len(found):
         raise DataError("tf.data.Dataset: it is empty")
     names = _names(found, labels, every_class)
-    return LabelledDataset(names, found, elements.map(_as_uint8), "tf.data.Dataset")
+    counted = elements.map(_as_uint8).apply(tf.data.experimental.assert_cardinality(len(found)))
+    return LabelledDataset(names, np.bincount(found, minlength=len(names)), counted)
 
 
 def _targets_of_sound(elements: tf.data.Dataset) -> np.ndarray:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def open_training_data(
         DataError: the data cannot be used.
     """
     share = None
-    if isinstance(validation, int | float) and not isinstance(validation, bool):
+    if isinstance(validation, Real) and not isinstance(validation, bool):
         share, validation = float(validation), None
     if isinstance(data, tf.data.Dataset):
         train: LabelledImages | LabelledDataset = open_dataset(data, labels)
@@ -126,9 +127,24 @@ def describe_data(data: Any) -> Any:
         return os.fspath(data)
     if isinstance(data, tf.data.Dataset):
         return f"tf.data.Dataset {data.element_spec}"
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return type(data).__name__  # open_source will refuse it
     digest = hashlib.sha256()
     for part in data:
         array = np.ascontiguousarray(part)
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
+        content = repr(array.tolist()).encode() if array.dtype == object else array.data.cast("B")
+        digest.update(content)
     return f"arrays {digest.hexdigest()[:16]}"
+
+
+def fingerprint(stream: ImageStream) -> str:
+    """A digest of a stream's images by name and class; of a dataset, of its classes' counts."""
+    digest = hashlib.sha256("\0".join(stream.labels).encode())
+    if isinstance(stream, LabelledDataset):
+        digest.update(stream.counts.tobytes())
+    else:
+        images = stream.images
+        digest.update(images.targets.tobytes())
+        digest.update("\0".join(map(images.name, range(len(images)))).encode(errors="replace"))
+    return digest.hexdigest()[:16]

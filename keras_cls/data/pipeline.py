@@ -52,15 +52,13 @@ def training_batches(
     )
 
 
-def evaluation_batches(
-    source: ImageStream, rule: Preprocessing, batch_size: int
-) -> tf.data.Dataset:
-    """Every image once, in the source's order: (float32 [b, H, W, C], int64 [b])."""
+def evaluation_pixels(source: ImageStream, rule: Preprocessing, batch_size: int) -> tf.data.Dataset:
+    """Every image once, before scaling: (float32 [b, H, W, c] on the 0..255 scale, int64 [b])."""
     load = _loader(source, rule)
 
     def prepared(*item: tf.Tensor) -> Example:
         image, target = load(*item)
-        return normalize(resize_and_crop(image, rule), rule), target
+        return resize_and_crop(image, rule), target
 
     return (
         _ordered(source)
@@ -68,6 +66,14 @@ def evaluation_batches(
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def evaluation_batches(
+    source: ImageStream, rule: Preprocessing, batch_size: int
+) -> tf.data.Dataset:
+    """Every image once, in the source's order: (float32 [b, H, W, C], int64 [b])."""
+    pixels = evaluation_pixels(source, rule, batch_size)
+    return pixels.map(lambda images, targets: (normalize(images, rule), targets))
 
 
 def input_pixels(source: ImageStream, rule: Preprocessing, indices: np.ndarray) -> np.ndarray:

@@ -45,9 +45,9 @@ class ScannedImages:
         return len(self.images)
 
     @property
-    def targets(self) -> np.ndarray:
-        """The true classes, int64 [N]."""
-        return self.images.targets
+    def labels(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.images.labels
 
     def name(self, index: int) -> str:
         """What messages call an image."""

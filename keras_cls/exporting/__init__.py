@@ -49,4 +49,4 @@ def export(
         raise ConfigError(f"verify must be 'strict' or 'report'; found {verify!r}")
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
-    return publish_saved_model(classifier, Path(directory), strict=verify == "strict")
+    return publish_saved_model(classifier, Path(directory).expanduser(), strict=verify == "strict")

@@ -37,6 +37,8 @@ def publish_saved_model(classifier: Classifier, directory: Path, *, strict: bool
                 continue  # somebody else published this number meanwhile
     except OSError as error:
         raise ExportError(f"{directory}: cannot be written: {error.strerror or error}") from error
+    except tf.errors.OpError as error:
+        raise ExportError(f"{directory}: cannot be written: {error.message}") from error
 
 
 def _next_version(directory: Path) -> int:

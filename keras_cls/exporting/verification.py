@@ -1,6 +1,7 @@
 """Hold an export to the Keras model that it was made from."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,24 +72,30 @@ def sample_images(classifier: Classifier) -> tuple[np.ndarray, str]:
 
 
 def verify_saved_model(classifier: Classifier, folder: Path) -> Verification:
-    """Run the export's signatures through the loader that TensorFlow Serving uses."""
+    """Run all of the export's signatures through the loader that TensorFlow Serving uses."""
     pixels, source = sample_images(classifier)
-    encoded = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
+    files = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
+    encoded = np.array(files, dtype=object)
+    examples = np.array([_example(file) for file in files], dtype=object)
     with SessionModel(folder) as run:
-        by_tensor = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
-        by_bytes = run(
-            contract.SIGNATURE_PROBABILITIES,
-            {contract.INPUT_IMAGE_BYTES: np.array(encoded, dtype=object)},
-        )
-    probabilities = contract.OUTPUT_PROBABILITIES
+        of_pixels = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
+        of_files = run(contract.SIGNATURE_PROBABILITIES, {contract.INPUT_IMAGE_BYTES: encoded})
+        best = [
+            run(contract.SIGNATURE_DEFAULT, {contract.INPUT_IMAGE_BYTES: encoded}),
+            run(contract.SIGNATURE_CLASSIFY, {contract.INPUT_EXAMPLES: examples}),
+        ]
+    expected = classifier.probabilities(files)
     return Verification(
         images=len(pixels),
         source=source,
         tensor_difference=_difference(
-            by_tensor[probabilities], classifier.probabilities_of_pixels(pixels)
+            of_pixels[contract.OUTPUT_PROBABILITIES], classifier.probabilities_of_pixels(pixels)
         ),
         tensor_bound=TENSOR_BOUND,
-        encoded_difference=_difference(by_bytes[probabilities], classifier.probabilities(encoded)),
+        encoded_difference=max(
+            _difference(of_files[contract.OUTPUT_PROBABILITIES], expected),
+            *(_difference_of_best(answer, expected, classifier.labels) for answer in best),
+        ),
         encoded_bound=ENCODED_BOUND,
     )
 
@@ -140,3 +147,21 @@ def _photo_file(image: np.ndarray, as_jpeg: bool) -> bytes:
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.abs(found - expected))) if np.isfinite(found).all() else float("nan")
+
+
+def _difference_of_best(
+    answer: dict[str, np.ndarray], expected: np.ndarray, labels: Sequence[str]
+) -> float:
+    """Each score against the probability of the class of that name, and of that rank."""
+    classes, scores = answer[contract.OUTPUT_CLASSES], answer[contract.OUTPUT_SCORES]
+    index_of = {label.encode(): index for index, label in enumerate(labels)}
+    named = np.array([[index_of[label] for label in row] for row in classes])
+    of_name = np.take_along_axis(expected, named, axis=1)
+    of_rank = -np.sort(-expected, axis=1)[:, : scores.shape[1]]
+    return max(_difference(scores, of_name), _difference(scores, of_rank))
+
+
+def _example(file: bytes) -> bytes:
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
+    features = tf.train.Features(feature={contract.EXAMPLE_IMAGE_KEY: feature})
+    return tf.train.Example(features=features).SerializeToString()

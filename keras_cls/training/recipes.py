@@ -78,6 +78,7 @@ RECIPES = {
 
 _SMALL_SIDE = 64
 _FEWEST_STEPS = 8
+_SMALLEST_BATCH = 8  # batch normalization needs some
 
 
 def choose_recipe(name: str, rule: Preprocessing) -> Recipe:
@@ -86,6 +87,8 @@ def choose_recipe(name: str, rule: Preprocessing) -> Recipe:
     Raises:
         ConfigError: there is no such recipe.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"recipe must be a name, found {name!r}")
     if name == "auto":
         if max(rule.size) > _SMALL_SIDE:
             name = "photos"
@@ -102,7 +105,7 @@ def choose_batch_size(wanted: int | None, recipe: Recipe, images: int) -> int:
         if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
             raise ConfigError(f"batch_size must be a whole number of 1 or more, found {wanted!r}")
         return wanted
-    return max(1, min(recipe.batch_size, images // _FEWEST_STEPS))
+    return min(recipe.batch_size, max(_SMALLEST_BATCH, images // _FEWEST_STEPS))
 
 
 def checked_epochs(epochs: int) -> int:

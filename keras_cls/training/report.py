@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, PercentForm
 from PIL import Image
 
 from keras_cls.evaluation.metrics import Evaluation
+from keras_cls.files import new_file
 
 # More classes than these no longer fit: in half the page's width, in a matrix with names and
 # numbers, as pixels of the overview.
@@ -96,15 +96,9 @@ def write_report(
     """
     path = Path(path)
     page = _page(title, settings, history, evaluation, mistakes, notes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile, whose files nobody else may read.
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with new_file(path) as file:
         # A file name may hold bytes that are no text.
-        beside.write_bytes(page.encode("utf-8", "backslashreplace"))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        file.write_bytes(page.encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -5,25 +5,35 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 
 from keras_cls.architectures import list_models, model_spec
-from keras_cls.classifier import Classifier, load
-from keras_cls.data.opening import TrainingData, describe_data, open_training_data
+from keras_cls.classifier import BATCH_SIZE, Classifier, load
+from keras_cls.data.opening import (
+    TrainingData,
+    describe_data,
+    fingerprint,
+    open_training_data,
+)
 from keras_cls.data.pipeline import (
     ImageStream,
     evaluation_batches,
+    evaluation_pixels,
     input_pixels,
     steps_per_epoch,
     training_batches,
 )
 from keras_cls.data.scanning import describe_unreadable
-from keras_cls.errors import ConfigError
-from keras_cls.evaluation import Evaluation, stream_probabilities
+from keras_cls.errors import ConfigError, DataError
+from keras_cls.evaluation import Evaluation
+from keras_cls.files import sole_owner
+from keras_cls.labels import checked_labels
+from keras_cls.preprocessing import normalize
 from keras_cls.training.progress import ScanProgress, TrainingProgress
 from keras_cls.training.recipes import (
     Recipe,
@@ -59,7 +69,7 @@ class TrainingRun:
 
 
 def train(
-    model: str | Classifier,
+    model: str | os.PathLike[str] | Classifier,
     data: Any,
     validation: Any = None,
     epochs: int = 30,
@@ -67,10 +77,10 @@ def train(
     input_shape: Sequence[int] | None = None,
     weights: str | os.PathLike[str] | None = None,
     recipe: str = "auto",
+    *,
     run_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     strict: bool = False,
-    *,
     labels: Sequence[str] | None = None,
     quiet: bool = False,
 ) -> TrainingRun:
@@ -81,8 +91,8 @@ def train(
     once. The random generators of Python, NumPy and Keras are seeded.
 
     Args:
-        model: a name of the registry, or a classifier to go on with: its network is trained in
-            place where the classes are the same, else its weights start a new one with a new head.
+        model: a name of the registry; or a classifier to start from, or the folder of one or of a
+            run: its weights start a new network, with a new head where the classes are others.
         data: a folder of class folders, a manifest (.csv, .tsv, .jsonl), arrays (images, labels),
             a ``tf.data.Dataset`` or ``"digits"``.
         validation: the same; or the share to hold out; None for the data's own validation part,
@@ -96,69 +106,99 @@ def train(
         seed: what the split, the initial weights, the order and the augmentation are drawn from.
         strict: stop at unreadable images instead of leaving them out and naming them.
         labels: the class names, where data or dataset hold integers.
-        quiet: show no progress.
+        quiet: show no progress and no result; unreadable images are named all the same.
 
     Raises:
         UserError: DataError, ConfigError or ImageError: what is wrong with the arguments, the data
             or the run folder.
     """
     console = Console(quiet=quiet, stderr=True, soft_wrap=True)
-    name = model.architecture if isinstance(model, Classifier) else model_spec(model).name
+    start = model if isinstance(model, Classifier) or _is_name(model) else load(model)
+    name = start.architecture if isinstance(start, Classifier) else model_spec(start).name
     request = {
-        "model": name if isinstance(model, str) else f"classifier {name}",
+        "model": f"classifier {start.digest()}" if isinstance(start, Classifier) else name,
         "data": describe_data(data),
         "validation": describe_data(validation),
         "epochs": checked_epochs(epochs),
         "batch_size": batch_size,
-        "input_shape": None if input_shape is None else list(input_shape),
-        "weights": None if weights is None else os.fspath(weights),
+        "input_shape": None if input_shape is None else _checked_shape(input_shape),
+        "weights": None if weights is None else str(weights),
         "recipe": recipe,
         "seed": _checked_seed(seed),
-        "labels": None if labels is None else list(labels),
+        "labels": None if labels is None else list(checked_labels(labels)),
     }
-    folder = RunFolder(default_run_folder(name) if run_dir is None else Path(run_dir))
+    folder = RunFolder(default_run_folder(name) if run_dir is None else _checked_folder(run_dir))
     folder.check(request)
     state = folder.read_state()
     if state.finished:
         console.print(f"{folder.path}: this run is finished; nothing to do")
         return TrainingRun(load(folder.path), state.history, folder.path, folder.report)
+    with sole_owner(folder.path):
+        folder.remove_leftovers()
+        return _run(start, data, validation, request, folder, strict, console)
 
+
+def _run(
+    model: str | Classifier,
+    data: Any,
+    validation: Any,
+    request: dict[str, Any],
+    folder: RunFolder,
+    strict: bool,
+    console: Console,
+) -> TrainingRun:
+    """The run itself, or what is left of it, by the process that owns its folder."""
+    state = folder.read_state()
+    seed = request["seed"]
     with ScanProgress(console) as progress:
         images = open_training_data(
             data,
             validation,
-            labels=labels,
+            labels=request["labels"],
             cache=folder.cache,
             seed=seed,
             strict=strict,
             progress=progress,
         )
     if images.unreadable:
-        console.print(f"left out: {describe_unreadable(images.unreadable)}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"left out: {describe_unreadable(images.unreadable)}", markup=False, highlight=False
+        )
 
     keras.utils.set_random_seed(seed)
-    classifier = _start(model, images.labels, input_shape, weights)
-    rule = classifier.preprocessing
-    chosen = choose_recipe(recipe, rule)
-    size = choose_batch_size(batch_size, chosen, len(images.train))
+    classifier = _start(model, images.labels, request["input_shape"], request["weights"])
+    chosen = choose_recipe(request["recipe"], classifier.preprocessing)
+    size = choose_batch_size(request["batch_size"], chosen, len(images.train))
     resolved = {
         "recipe": asdict(chosen),
         "batch_size": size,
-        "train_images": len(images.train),
-        "validation_images": len(images.validation),
-        "classes": len(images.labels),
+        "data": {
+            "classes": list(images.labels),
+            "training images": len(images.train),
+            "validation images": len(images.validation),
+            "digests": [fingerprint(images.train), fingerprint(images.validation)],
+        },
     }
+    if state.epochs_done:
+        folder.check_data(resolved)
     folder.write_settings({"request": request, "resolved": resolved})
-    classifier.training = {**request, **resolved}
+    classifier.training = {"request": request, "resolved": resolved}
     classifier.sample = _sample(images.validation, classifier)
     console.print(
-        f"{name}, {len(images.labels)} classes, {len(images.train):,} training and "
-        f"{len(images.validation):,} validation images; recipe {chosen.name} ({chosen.summary}), "
-        f"batch size {size}; run folder {folder.path}",
+        f"{classifier.architecture}, {len(images.labels)} classes, {len(images.train):,} training "
+        f"and {len(images.validation):,} validation images; recipe {chosen.name} "
+        f"({chosen.summary}), batch size {size}; run folder {folder.path}",
         highlight=False,
+        markup=False,
     )
-    _fit(classifier, images, chosen, size, epochs, seed, folder, state, console)
-    return _finish(folder, state, images, request | resolved, console)
+    try:
+        _fit(classifier, images, chosen, size, request["epochs"], seed, folder, state, console)
+    except tf.errors.OpError as error:
+        raise DataError(
+            f"{request['data']}: the images could not be read to the end while training; has a "
+            f"file been removed or changed? {str(error.message).splitlines()[0]}"
+        ) from error
+    return _finish(folder, state, images, {"request": request, "resolved": resolved}, console)
 
 
 def _start(
@@ -174,7 +214,9 @@ def _start(
     if input_shape is not None or weights is not None:
         raise ConfigError("input_shape and weights go with a network's name, not with a classifier")
     if model.labels == labels:
-        return Classifier(model.model, labels, model.preprocessing, architecture=model.architecture)
+        network = keras.models.clone_model(model.model)  # the caller keeps what they gave
+        network.set_weights(model.model.get_weights())
+        return Classifier(network, labels, model.preprocessing, architecture=model.architecture)
     if model.architecture not in list_models():
         raise ConfigError(
             f"{model.architecture!r} is not a network of the registry, so it cannot get a new "
@@ -234,7 +276,7 @@ def _fit(
             shuffle=False,  # training_batches does it
             verbose=0,
             callbacks=[
-                Recorder(folder, state, classifier, lambda: float(optimizer.learning_rate)),
+                Recorder(folder, state, classifier, lambda: float(optimizer.learning_rate), seed),
                 keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
                 progress,
             ],
@@ -250,30 +292,59 @@ def _finish(
     settings: dict[str, Any],
     console: Console,
 ) -> TrainingRun:
-    """Evaluate the best classifier, write the report, and call the run finished."""
-    classifier = load(folder.classifier)
-    validation = images.validation
-    probabilities = stream_probabilities(classifier, validation)
-    evaluation = Evaluation.from_probabilities(
-        probabilities, validation.targets, classifier.labels, images.unreadable
-    )
+    """Evaluate the best classifier, keep it, write the report, and call the run finished."""
+    assert state.best is not None
+    classifier = load(folder.path / state.best)
+    evaluation, mistakes = _examine(classifier, images)
     write_report(
         folder.report,
         title=f"{classifier.architecture}: {folder.path.name}",
         settings=_flat(settings),
         history=state.history,
         evaluation=evaluation,
-        mistakes=_worst_mistakes(validation, classifier, probabilities),
+        mistakes=mistakes,
         notes=[
             f"All results are those of epoch {state.best_epoch}, the best of {len(state.history)} "
             "on the validation images. The same images chose it, so they flatter it a little; for "
             "a figure to publish, evaluate on images that the run has never seen."
         ],
     )
+    classifier.save(folder.classifier)
     state.finished = True
     folder.write_state(state)
     console.print(evaluation.summary(), highlight=False, markup=False)
     return TrainingRun(classifier, state.history, folder.path, folder.report)
+
+
+def _examine(classifier: Classifier, images: TrainingData) -> tuple[Evaluation, list[Mistake]]:
+    """The evaluation on the validation images, and the most confident wrong answers.
+
+    All in one pass: a dataset of the user's own may come in another order the next time.
+    """
+    rule, stream = classifier.preprocessing, images.validation
+    rows: list[np.ndarray] = []
+    truths: list[np.ndarray] = []
+    worst: list[Mistake] = []
+    for pixels, targets in evaluation_pixels(stream, rule, BATCH_SIZE).as_numpy_iterator():
+        first = sum(map(len, truths))
+        rows.append(classifier.forward(normalize(pixels, rule)))
+        truths.append(targets)
+        guesses = rows[-1].argmax(axis=1)
+        worst += [
+            Mistake(
+                image=np.rint(pixels[place, ..., :3]).astype(np.uint8),
+                name=stream.name(first + place),
+                truth=classifier.labels[targets[place]],
+                predicted=classifier.labels[guesses[place]],
+                confidence=float(rows[-1][place].max()),
+            )
+            for place in np.flatnonzero(guesses != targets).tolist()
+        ]
+        worst = sorted(worst, key=lambda mistake: -mistake.confidence)[:_MISTAKES_SHOWN]
+    evaluation = Evaluation.from_probabilities(
+        np.concatenate(rows), np.concatenate(truths), classifier.labels, images.unreadable
+    )
+    return evaluation, worst
 
 
 def _sample(stream: ImageStream, classifier: Classifier) -> np.ndarray:
@@ -281,27 +352,6 @@ def _sample(stream: ImageStream, classifier: Classifier) -> np.ndarray:
     count = min(_SAMPLE_IMAGES, len(stream))
     indices = np.linspace(0, len(stream) - 1, count).astype(np.int64)
     return input_pixels(stream, classifier.preprocessing, np.unique(indices))
-
-
-def _worst_mistakes(
-    stream: ImageStream, classifier: Classifier, probabilities: np.ndarray
-) -> list[Mistake]:
-    """The most confident wrong answers, with their pictures."""
-    targets, guesses = stream.targets, probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(guesses != targets)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES_SHOWN]
-    pictures = input_pixels(stream, classifier.preprocessing, worst)
-    return [
-        Mistake(
-            image=picture[..., :3],
-            name=stream.name(int(index)),
-            truth=classifier.labels[targets[index]],
-            predicted=classifier.labels[guesses[index]],
-            confidence=float(confidence[index]),
-        )
-        for index, picture in zip(worst, pictures, strict=True)
-    ]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
@@ -319,3 +369,25 @@ def _checked_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise ConfigError(f"seed must be a whole number from 0 to 2147483647, found {seed!r}")
     return seed
+
+
+def _checked_shape(shape: Any) -> list[int]:
+    try:
+        return list(shape)
+    except TypeError as error:
+        raise ConfigError(
+            f"input_shape must be (height, width, channels), found {shape!r}"
+        ) from error
+
+
+def _checked_folder(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"run_dir must be a path, found {path!r}")
+    return Path(path).expanduser()
+
+
+def _is_name(model: Any) -> TypeGuard[str]:
+    """Whether it is meant as a network's name, and not as a folder."""
+    return isinstance(model, str) and (
+        model in list_models() or not Path(model).expanduser().is_dir()
+    )

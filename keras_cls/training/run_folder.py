@@ -3,8 +3,8 @@
     settings.json     what the run was asked for, and what that was resolved to
     state.json        how far it is: the epochs done, the checkpoint to go on from, the best epoch
     history.csv       one row an epoch
-    checkpoints/      the last epoch's weights and optimizer state
-    classifier/       the best epoch's classifier
+    checkpoints/      the last epoch's weights and optimizer state, the best epoch's classifier
+    classifier/       the best epoch's classifier, once the run is finished
     tensorboard/      the same curves as event files
     report.html       written at the end
     cache/            copies of images that TensorFlow cannot decode
@@ -15,15 +15,24 @@ at any moment goes on from its last whole epoch.
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from keras_cls.classifier import RUN_CLASSIFIER
+from keras_cls.classifier import BEST_PREFIX, CHECKPOINTS, RUN_CLASSIFIER
 from keras_cls.errors import ConfigError
-from keras_cls.files import read_json, write_json, write_text
+from keras_cls.files import (
+    LOCK_FILE,
+    TEMPORARY_PREFIX,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 
 SETTINGS_FILE = "settings.json"
 STATE_FILE = "state.json"
@@ -40,12 +49,14 @@ class RunState:
         history: a row an epoch: ``epoch``, counted from 1, and its figures.
         checkpoint: the file of the last epoch, relative to the run folder.
         best_epoch: the epoch of the classifier kept.
+        best: that classifier's folder, relative to the run folder.
         finished: whether the report is written.
     """
 
     history: History = field(default_factory=list)
     checkpoint: str | None = None
     best_epoch: int | None = None
+    best: str | None = None
     finished: bool = False
 
     @property
@@ -62,7 +73,7 @@ class RunFolder:
 
     @property
     def classifier(self) -> Path:
-        """The best classifier's folder."""
+        """The finished run's classifier."""
         return self.path / RUN_CLASSIFIER
 
     @property
@@ -87,10 +98,7 @@ class RunFolder:
             ConfigError: the folder holds something else, or a run with other settings.
         """
         if not (self.path / SETTINGS_FILE).exists():
-            # Copies of images are all that a run leaves whose settings were refused.
-            if self.path.exists() and not (
-                self.path.is_dir() and {p.name for p in self.path.iterdir()} <= {CACHE}
-            ):
+            if self.path.exists() and not (self.path.is_dir() and self._is_unused()):
                 raise ConfigError(
                     f"{self.path}: exists and is not a run folder; choose another run_dir"
                 )
@@ -108,6 +116,22 @@ class RunFolder:
                 "repeat them; to begin anew, choose another run_dir"
             )
 
+    def check_data(self, resolved: Mapping[str, Any]) -> None:
+        """Make sure that a run that goes on sees the images that it was begun with.
+
+        Raises:
+            ConfigError: classes or images have changed since.
+        """
+        begun = read_json(self.path / SETTINGS_FILE).get("resolved")
+        if not isinstance(begun, dict) or begun.get("data") == resolved["data"]:
+            return
+        old, new = begun.get("data", {}), resolved["data"]
+        changes = [f"{key} were {old.get(key)}, are {new[key]}" for key in new if key in old]
+        raise ConfigError(
+            f"{self.path}: the data has changed since this run was begun ({'; '.join(changes)}). "
+            "Put the data back, or begin anew in another run_dir"
+        )
+
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write what was asked for and what it was resolved to."""
         write_json(self.path / SETTINGS_FILE, settings)
@@ -124,7 +148,10 @@ class RunFolder:
         content = read_json(path)
         try:
             state = RunState(**content)
-            intact = state.checkpoint is None or (self.path / state.checkpoint).is_file()
+            intact = all(
+                name is None or (self.path / name).exists()
+                for name in (state.checkpoint, state.best)
+            )
             numbers = [row["epoch"] for row in state.history]
         except (TypeError, KeyError) as error:
             raise ConfigError(f"{path}: damaged: {error}") from error
@@ -138,20 +165,46 @@ class RunFolder:
         """Write the state and the history, and drop checkpoints that it no longer speaks of."""
         write_json(self.path / STATE_FILE, asdict(state))
         write_text(self.path / "history.csv", _as_csv(state.history))
-        for old in (self.path / "checkpoints").glob("epoch-*"):
-            if str(old.relative_to(self.path)) != state.checkpoint:
-                old.unlink()
+        for old in (self.path / CHECKPOINTS).glob("*-*"):
+            if old.relative_to(self.path).as_posix() in (state.checkpoint, state.best):
+                continue
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink(missing_ok=True)
 
-    def checkpoint_for(self, epoch: int) -> Path:
-        """Where an epoch's weights and optimizer state go."""
-        path = self.path / "checkpoints" / f"epoch-{epoch:04d}.weights.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def checkpoint_for(self, epoch: int) -> str:
+        """Where an epoch's weights and optimizer state go, relative to the run folder."""
+        return f"{CHECKPOINTS}/epoch-{epoch:04d}.weights.h5"
+
+    def best_for(self, epoch: int) -> str:
+        """Where an epoch's classifier goes if it is the best, relative to the run folder."""
+        return f"{CHECKPOINTS}/{BEST_PREFIX}{epoch:04d}"
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process left. Only for the process that holds the folder's lock."""
+        for folder in (self.path, self.path / CHECKPOINTS, self.cache):
+            remove_leftovers(folder)
+
+    def _is_unused(self) -> bool:
+        """Whether there is no more than what a run leaves whose settings were refused."""
+        return all(
+            path.name in (CACHE, LOCK_FILE, ".DS_Store") or path.name.startswith(TEMPORARY_PREFIX)
+            for path in self.path.iterdir()
+        )
 
 
 def default_run_folder(name: str) -> Path:
-    """A new folder under ``runs/``, named after the network and the time."""
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    """Make a new folder under ``runs/``, named after the network and the time."""
+    begun = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in count(1):
+        folder = begun if number == 1 else begun.with_name(f"{begun.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() does not end")
 
 
 def _as_csv(history: History) -> str:

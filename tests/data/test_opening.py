@@ -43,8 +43,8 @@ class TestTrainingData:
     def test_a_fifth_of_each_class_is_held_out(self, photos, opened):
         data = opened(photos)
         assert data.labels == ("cat", "dog")
-        assert Counter(data.train.targets.tolist()) == {0: 8, 1: 8}
-        assert Counter(data.validation.targets.tolist()) == {0: 2, 1: 2}
+        assert Counter(data.train.images.targets.tolist()) == {0: 8, 1: 8}
+        assert Counter(data.validation.images.targets.tolist()) == {0: 2, 1: 2}
         assert not set(data.train.files) & set(data.validation.files)
         assert opened(photos).validation.files == data.validation.files
         assert opened(photos, seed=1).validation.files != data.validation.files
@@ -80,7 +80,7 @@ class TestTrainingData:
         with pytest.raises(DataError, match="1 class not among the labels: 'bird'"):
             opened(photos, other)
         fewer = make_folders(tmp_path / "fewer", {"dog": [1]})
-        assert opened(photos, fewer).validation.targets.tolist() == [1]
+        assert opened(photos, fewer).validation.images.targets.tolist() == [1]
 
     def test_unreadable_images_of_both_parts_are_named(self, divided, opened):
         (divided / "train/cat/010.png").write_bytes(b"nothing")
@@ -104,7 +104,7 @@ class TestTrainingData:
     def test_datasets_bring_their_own_validation(self, photos, opened):
         data = opened(a_dataset(), a_dataset([1]), labels=["cat", "dog"])
         assert isinstance(data.train, LabelledDataset)
-        assert data.validation.targets.tolist() == [1]
+        assert data.validation.counts.tolist() == [0, 1]
         assert opened(photos, a_dataset([0, 0, 1])).validation.labels == ("cat", "dog")
         for validation in (None, 0.2):
             with pytest.raises(DataError, match=r"validation=dataset\.take\(n\)"):
@@ -119,9 +119,9 @@ class TestEvaluationData:
 
     def test_targets_follow_the_given_labels(self, divided, tmp_path):
         found = open_evaluation_data(divided, ["dog", "bird", "cat"], cache=tmp_path / "cache")
-        assert found.targets.tolist() == [2, 2, 0]
+        assert found.images.targets.tolist() == [2, 2, 0]
         found = open_evaluation_data(a_dataset([2]), ["dog", "bird", "cat"], cache=tmp_path)
-        assert found.targets.tolist() == [2]
+        assert found.counts.tolist() == [0, 0, 1]
 
     def test_unknown_classes_are_refused(self, photos, tmp_path):
         with pytest.raises(DataError, match="'dog'"):

@@ -26,7 +26,7 @@ def test_files_that_tensorflow_reads_are_used_where_they_are(photos, tmp_path):
     progress = []
     found = scanned(photos, tmp_path, progress=lambda done, all_: progress.append((done, all_)))
     assert found.files == found.images.paths
-    assert (len(found), found.unreadable, found.targets.tolist()) == (4, (), [0, 0, 1, 1])
+    assert (len(found), found.unreadable, found.images.targets.tolist()) == (4, (), [0, 0, 1, 1])
     assert found.name(3) == str(photos / "dog/040.png")
     assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert not (tmp_path / "cache").exists()
@@ -39,7 +39,7 @@ def test_unreadable_files_are_named_and_left_out(photos, tmp_path):
     found = scanned(photos, tmp_path)
     assert [path.name for path in found.images.paths] == ["020.png", "030.png", "040.png"]
     assert found.files == found.images.paths
-    assert found.targets.tolist() == [0, 1, 1]
+    assert found.images.targets.tolist() == [0, 1, 1]
     names = [error.name for error in found.unreadable]
     assert names == [
         str(photos / name) for name in ("cat/010.png", "dog/broken.jpg", "dog/folder.jpg")

@@ -12,7 +12,12 @@ from PIL import Image
 from keras_cls import contract
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import export
-from keras_cls.exporting.verification import SessionModel, Verification, sample_images
+from keras_cls.exporting.verification import (
+    SessionModel,
+    Verification,
+    _difference_of_best,
+    sample_images,
+)
 from keras_cls.images import encode_for_graph
 
 TENSORS = 1e-4
@@ -236,6 +241,15 @@ def test_a_network_that_gives_nan_is_not_published(tmp_path):
     kernel.assign(np.full(kernel.shape, np.nan, np.float32))
     with pytest.raises(ExportError, match="nan"):
         export(classifier, tmp_path / "m")
+
+
+def test_a_wrong_name_for_a_score_is_found():
+    expected = np.float32([[0.5, 0.3, 0.2]])
+    scores = np.float32([[0.5, 0.3, 0.2]])
+    for classes, difference in ([b"a", b"b", b"c"], 0), ([b"b", b"a", b"c"], 0.2):
+        answer = {"classes": np.array([classes], dtype=object), "scores": scores}
+        found = _difference_of_best(answer, expected, ["a", "b", "c"])
+        assert found == pytest.approx(difference)
 
 
 def test_nan_is_never_within_bounds():

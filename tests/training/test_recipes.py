@@ -80,7 +80,7 @@ def test_the_batch_shrinks_with_few_images_unless_the_caller_says():
     recipe = RECIPES["photos"]
     assert choose_batch_size(None, recipe, 10_000) == 32
     assert choose_batch_size(None, recipe, 80) == 10
-    assert choose_batch_size(None, recipe, 2) == 1
+    assert choose_batch_size(None, recipe, 2) == 8
     assert choose_batch_size(7, recipe, 2) == 7
 
 

@@ -11,14 +11,18 @@ import textwrap
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import LABELS, colour_folder, encoded, photo
 
-from keras_cls.classifier import load
+from keras_cls.classifier import Classifier, load
 from keras_cls.data.sources import open_source
 from keras_cls.errors import ConfigError, DataError, UserError
+from keras_cls.evaluation import evaluate
+from keras_cls.files import sole_owner
+from keras_cls.preprocessing import Preprocessing
 from keras_cls.training import train
 from keras_cls.training.run_folder import RunFolder
 
@@ -59,15 +63,16 @@ def test_the_run_folder_holds_everything(run):
     assert next(iter(rows[0])) == "epoch"
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert set(rows[0]) >= {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
-    assert [path.name for path in (run.directory / "checkpoints").iterdir()] == [
-        "epoch-0002.weights.h5"
-    ]
+    kept = sorted(path.name for path in (run.directory / "checkpoints").iterdir())
+    assert kept == [kept[0], "epoch-0002.weights.h5"]
+    assert kept[0] in ("best-0001", "best-0002")
     assert list((run.directory / "tensorboard").rglob("events.out*"))
     assert "lenet5" in run.report.read_text()
     settings = json.loads((run.directory / "settings.json").read_text())
     assert settings["request"]["epochs"] == 2
     assert settings["resolved"]["recipe"]["name"] == "small_gray"
-    assert settings["resolved"]["train_images"] + settings["resolved"]["validation_images"] == 200
+    data = settings["resolved"]["data"]
+    assert data["training images"] + data["validation images"] == 200
 
 
 def test_the_best_epochs_classifier_is_kept_with_its_figures(run):
@@ -173,6 +178,82 @@ def test_a_run_killed_before_its_report_writes_it(run, tmp_path):
     assert again.history == run.history
 
 
+def stop_after(monkeypatch, epoch):
+    """Let the run die once that epoch's state is written."""
+    written = RunFolder.write_state
+
+    def write_then_die(self, state):
+        written(self, state)
+        if state.epochs_done == epoch and not state.finished:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "write_state", write_then_die)
+
+
+def dropout_classifier():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(inputs))
+    x = keras.layers.Dropout(0.2)(keras.layers.Dense(16, activation="relu")(x))
+    model = keras.Model(inputs, keras.layers.Dense(10)(x), name="dropout")
+    rule = Preprocessing(size=8, crop=1.0, color_mode="grayscale", mean=0.5, std=0.5)
+    return Classifier(model, [str(i) for i in range(10)], rule)
+
+
+def test_dropout_draws_the_same_after_a_stop(tmp_path, monkeypatch):
+    settings = {"epochs": 3, "batch_size": 16, "quiet": True}
+    train(dropout_classifier(), digits(), run_dir=tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
+        train(dropout_classifier(), digits(), run_dir=tmp_path / "stopped", **settings)
+    assert load(tmp_path / "stopped").metrics["epoch"] == 1, "the best so far can be loaded"
+    train(dropout_classifier(), digits(), run_dir=tmp_path / "stopped", **settings)
+    for one, other in zip(
+        weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["rename a class", "add a class", "add an image"])
+def test_data_that_changed_meanwhile_is_refused(tmp_path, monkeypatch, change):
+    photos = colour_folder(tmp_path / "photos")
+    arguments = {"run_dir": tmp_path / "run", "validation": 0.5, **QUICK}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
+        train("lenet5", photos, **arguments)
+    if change == "rename a class":
+        (photos / "blue").rename(photos / "violet")
+    elif change == "add a class":
+        shutil.copytree(photos / "red", photos / "yellow")
+    else:
+        shutil.copy(photos / "red" / "00.jpg", photos / "red" / "99.jpg")
+    with pytest.raises(ConfigError, match="the data has changed"):
+        train("lenet5", photos, **arguments)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    with sole_owner(tmp_path / "run"), pytest.raises(ConfigError, match="another process"):
+        train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
+    train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / "run" / ".tmp-folder").mkdir(parents=True)
+    (tmp_path / "run" / ".tmp-settings.json").write_text("half")
+    train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
+    assert not list((tmp_path / "run").rglob(".tmp-*"))
+
+
+def test_a_shuffled_validation_dataset_is_judged_in_one_pass(tmp_path):
+    images, targets = digits(300)
+    dataset = tf.data.Dataset.from_tensor_slices((images[..., None], targets))
+    held_out = dataset.take(100).shuffle(100).batch(30)
+    run = train("lenet5", dataset.skip(100), held_out, run_dir=tmp_path, epochs=3, quiet=True)
+    best = max(row["val_accuracy"] for row in run.history)
+    assert evaluate(run.classifier, held_out).top1 == pytest.approx(best, abs=1e-6)
+    assert f"{best:.1%}" in run.report.read_text()
+
+
 def test_a_damaged_state_is_named(run, tmp_path):
     for number, damage in enumerate(
         [
@@ -220,7 +301,7 @@ def test_validation_may_be_a_folder_a_share_or_a_part_of_the_data(tmp_path):
     for name, (data, validation, expected) in cases.items():
         train("lenet5", data, validation, run_dir=tmp_path / name, **QUICK)
         settings = json.loads((tmp_path / name / "settings.json").read_text())
-        assert settings["resolved"]["validation_images"] == expected, name
+        assert settings["resolved"]["data"]["validation images"] == expected, name
 
 
 def test_a_dataset_needs_validation_data(tmp_path):
@@ -233,8 +314,12 @@ def test_a_dataset_needs_validation_data(tmp_path):
 
 
 def test_a_classifier_is_carried_on_or_gets_a_new_head(run, tmp_path):
+    before = run.classifier.digest()
     more = train(run.classifier, digits(), run_dir=tmp_path / "more", **QUICK)
     assert more.classifier.labels == run.classifier.labels
+    assert run.classifier.digest() == before != more.classifier.digest()
+    again = train(str(run.directory), digits(), run_dir=tmp_path / "again", **QUICK)
+    assert again.classifier.digest() == more.classifier.digest()
     images, targets = digits()
     few = targets < 3
     other = train(run.classifier, (images[few], targets[few]), run_dir=tmp_path / "few", **QUICK)
@@ -256,6 +341,12 @@ def test_labels_name_the_classes_of_arrays(tmp_path):
         ({"model": "lenet6"}, "lenet5"),
         ({"data": "nowhere/at/all"}, "nowhere"),
         ({"data": 5}, "data of type int"),
+        ({"data": object()}, "data of type object"),
+        ({"model": 5}, "found 5"),
+        ({"input_shape": 5}, "input_shape must be"),
+        ({"labels": 5}, "labels"),
+        ({"recipe": ["auto"]}, "recipe must be a name"),
+        ({"run_dir": 5}, "run_dir must be a path"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
