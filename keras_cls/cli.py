@@ -27,6 +27,7 @@ from keras_cls.files import write_json
 # TensorFlow, and start at once.
 
 _FILES_AT_ONCE = 32
+_RETRIES = 3  # a person at a terminal would rather know at once
 _SORT_KEYS = ["name", "year", "parameters", "size", "multiply-adds", "top-5"]
 _IMAGES_HELP = "image files, or folders of them"
 
@@ -186,7 +187,9 @@ def _classify(options: argparse.Namespace) -> int:
     files = _image_files(options.images)
     if options.k > TOP_K:
         raise ConfigError(f"-k: a server answers with {TOP_K} classes at most, not {options.k}")
-    with Client(options.address, model=options.model, timeout=options.timeout) as client:
+    with Client(
+        options.address, model=options.model, timeout=options.timeout, retries=_RETRIES
+    ) as client:
         return _answer_each(
             files,
             lambda batch: [row[: options.k] for row in client.classify(batch)],

@@ -1,11 +1,15 @@
 """Ask a prediction service, ours or TensorFlow Serving, about images. Needs no TensorFlow."""
 
+import itertools
+import math
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from os import PathLike
+from numbers import Integral, Real
+from os import PathLike, fspath
 from types import TracebackType
 
 import grpc
@@ -35,8 +39,16 @@ from keras_cls.errors import ConfigError, ImageError, ServingError
 from keras_cls.images import ImageSource, each_image, encode_for_graph, encode_png
 
 _UNLIMITED = (1 << 31) - 1
+_LARGEST_VERSION = (1 << 63) - 1
+_LONGEST_TIMEOUT = 1e9  # thirty years; gRPC takes far longer ones for ones that have passed
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+_LAST_TRY = 0.1  # the share of the timeout that is left for the last call
+# Without a port, gRPC would dial 443; with a scheme, it would look for a host of that name.
+_ADDRESS = re.compile(
+    r"unix(-abstract)?:.+|(dns:(//[^/]*/)?)?(\[[^\s\[\]/]+\]|[^\s\[\]/:]+):(?P<port>[0-9]{1,5})"
+)
+_TOO_MANY_IMAGES = "is larger than maximum input batch size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,7 @@ class _Outgoing:
     """An image on its way: what the caller gave, what messages call it, the bytes to send."""
 
     source: ImageSource
-    name: str | None
+    name: str
     encoded: bytes
 
 
@@ -62,7 +74,7 @@ class Client(AbstractContextManager["Client"]):
         *,
         version: int | None = None,
         timeout: float = 10.0,
-        retries: int = 3,
+        retries: int | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         images_per_call: int = 32,
         max_message_bytes: int = 16 << 20,
@@ -70,13 +82,15 @@ class Client(AbstractContextManager["Client"]):
         """Nothing is sent yet.
 
         Args:
-            address: host and port of the gRPC service.
+            address: the gRPC service: ``HOST:PORT``, such as ``localhost:8500`` or
+                ``[::1]:8500``; also ``dns:///HOST:PORT`` and ``unix:PATH``.
             model: the name that the service knows the model by.
             version: a version of the model; by default the service's latest.
-            timeout: seconds for each call, its retries included. A long list of images takes
-                several calls.
-            retries: how often a call is repeated while the service is unavailable: not there yet,
-                restarting, or overloaded. Pauses grow from 0.2 s, twice as long each time.
+            timeout: seconds for each call, its retries included; there is always an end. A long
+                list of images takes several calls.
+            retries: how often, at most, a call is repeated while the service is unavailable: not
+                there yet, restarting, or overloaded. None: until the timeout. Pauses grow from
+                0.2 s, twice as long each time.
             credentials: TLS, from ``grpc.ssl_channel_credentials``; without it, plain text.
             images_per_call: the most images in one call.
             max_message_bytes: the most bytes of images in one call.
@@ -84,20 +98,27 @@ class Client(AbstractContextManager["Client"]):
         Raises:
             ConfigError: arguments that make no sense.
         """
-        if not model:
+        _check_address(address)
+        if not isinstance(model, str) or not model:
             raise ConfigError(
                 'name the model: Client("localhost:8500", model="pets"); a server calls it by its '
-                "folder's name unless told otherwise"
+                f"folder's name unless told otherwise. This is {model!r}"
             )
-        if timeout <= 0 or retries < 0 or images_per_call < 1 or max_message_bytes < 1:
-            raise ConfigError(
-                "timeout, images_per_call and max_message_bytes must be positive, retries not "
-                "negative"
-            )
+        if version is not None:
+            _check_whole("version", version, 0, _LARGEST_VERSION)
+        if retries is not None:
+            _check_whole("retries", retries, 0)
+        _check_whole("images_per_call", images_per_call, 1)
+        _check_whole("max_message_bytes", max_message_bytes, 1)
+        is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+        if not is_number or not 0 < timeout < math.inf:
+            raise ConfigError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        if not isinstance(credentials, grpc.ChannelCredentials | None):
+            raise ConfigError("credentials must be made by grpc.ssl_channel_credentials")
         self.address = address
         self.model = model
         self.version = version
-        self._timeout = timeout
+        self._timeout = float(min(timeout, _LONGEST_TIMEOUT))
         self._retries = retries
         self._images_per_call = images_per_call
         self._max_message_bytes = max_message_bytes
@@ -133,6 +154,7 @@ class Client(AbstractContextManager["Client"]):
                 number of them. One image is answered like a list of one.
 
         Raises:
+            ConfigError: the client is closed.
             ImageError: an image cannot be read, or is larger than ``max_message_bytes``.
             ServingError: the service refused, or could not be reached.
         """
@@ -157,7 +179,8 @@ class Client(AbstractContextManager["Client"]):
             images: as for :meth:`classify`; one at least.
 
         Raises:
-            ConfigError: there are no images, so the number of classes cannot be known.
+            ConfigError: there are no images, so the number of classes cannot be known; or the
+                client is closed.
             ImageError: as :meth:`classify`.
             ServingError: as :meth:`classify`.
         """
@@ -173,6 +196,7 @@ class Client(AbstractContextManager["Client"]):
         """The state of each version of the model, such as ``{1: "END", 2: "AVAILABLE"}``.
 
         Raises:
+            ConfigError: the client is closed.
             ServingError: the service does not know the model, or could not be reached.
         """
         request = GetModelStatusRequest()
@@ -200,14 +224,8 @@ class Client(AbstractContextManager["Client"]):
         chunk: list[_Outgoing] = []
         size = 0
         for number, image in enumerate(each_image(images)):
-            name = None if isinstance(image, str | PathLike) else f"image {number}"
-            encoded = encode_for_graph(image, name=name)
-            if len(encoded) > self._max_message_bytes:
-                raise ImageError(
-                    name or str(image),
-                    f"its {len(encoded):,} bytes do not fit into one message of "
-                    f"{self._max_message_bytes:,} (max_message_bytes)",
-                )
+            name = fspath(image) if isinstance(image, str | PathLike) else f"image {number}"
+            encoded = self._fitting(encode_for_graph(image, name=name), name)
             full = len(chunk) == self._images_per_call
             if full or size + len(encoded) > self._max_message_bytes:
                 yield chunk
@@ -217,6 +235,15 @@ class Client(AbstractContextManager["Client"]):
         if chunk:
             yield chunk
 
+    def _fitting(self, encoded: bytes, name: str) -> bytes:
+        if len(encoded) > self._max_message_bytes:
+            raise ImageError(
+                name,
+                f"its {len(encoded):,} bytes do not fit into one message of "
+                f"{self._max_message_bytes:,} (max_message_bytes)",
+            )
+        return encoded
+
     def _ask(
         self, signature: str, chunk: list[_Outgoing], outputs: tuple[str, ...]
     ) -> list[np.ndarray]:
@@ -224,12 +251,17 @@ class Client(AbstractContextManager["Client"]):
         try:
             return self._predicted(signature, [image.encoded for image in chunk], outputs)
         except ServingError as error:
-            if error.code != grpc.StatusCode.INVALID_ARGUMENT.name:
+            refused = error.code == grpc.StatusCode.INVALID_ARGUMENT.name
+            if not refused or _TOO_MANY_IMAGES in str(error):
                 raise
-        # TensorFlow refuses some damaged files that Pillow still reads. Decoded here, they may
-        # pass; and a file that nobody can read is named, which the service could not do.
-        again = [encode_png(image.source, name=image.name) for image in chunk]
-        return self._predicted(signature, again, outputs)
+        if len(chunk) > 1:  # one bad image fails them all; the service cannot say which it is
+            parts = [self._ask(signature, [image], outputs) for image in chunk]
+            return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        # TensorFlow refuses some damaged files that Pillow still reads. Decoded here, the image may
+        # pass, and a file that nobody can read is named. Refused again, it is not the image.
+        (image,) = chunk
+        decoded = self._fitting(encode_png(image.source, name=image.name), image.name)
+        return self._predicted(signature, [decoded], outputs)
 
     def _predicted(
         self, signature: str, images: list[bytes], outputs: tuple[str, ...]
@@ -264,25 +296,26 @@ class Client(AbstractContextManager["Client"]):
     def _call(self, method: Callable[..., Message], request: Message) -> Message:
         """Call, and call again while the service is unavailable and there is time."""
         deadline = time.monotonic() + self._timeout
-        for attempt in range(self._retries + 1):
+        for attempt in itertools.count():
             try:
                 return method(request, timeout=max(deadline - time.monotonic(), 0.001))
+            except ValueError as error:  # gRPC's way to say it
+                raise ConfigError("the client is closed") from error
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or attempt == self._retries:
+                left = deadline - _LAST_TRY * self._timeout - time.monotonic()
+                is_unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+                if not is_unavailable or attempt == self._retries or left <= 0:
                     raise self._serving_error(error) from error
-                pause = _pause_before_retry(attempt)
-                if time.monotonic() + pause >= deadline:
-                    raise self._serving_error(error) from error
-            time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+            time.sleep(min(_pause_before_retry(attempt), left))
+        raise AssertionError("the loop returns or raises")
 
     def _serving_error(self, error: grpc.RpcError) -> ServingError:
-        code = error.code()
-        message = f"{self.address}: {code.name}: {error.details()}"
-        advice = self._advice(code)
+        code, details = error.code(), error.details()
+        message = f"{self.address}: {code.name}: {details}"
+        advice = self._advice(code, details)
         return ServingError(f"{message} ({advice})" if advice else message, code.name)
 
-    def _advice(self, code: grpc.StatusCode) -> str:
+    def _advice(self, code: grpc.StatusCode, details: str) -> str:
         if code is grpc.StatusCode.UNAVAILABLE:
             return f"is the server running at {self.address}, and not overloaded?"
         if code is grpc.StatusCode.NOT_FOUND:
@@ -292,6 +325,8 @@ class Client(AbstractContextManager["Client"]):
             return f"no answer within {self._timeout:g} seconds; timeout= allows more"
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return "this is not a TensorFlow Serving API; is it the gRPC port?"
+        if _TOO_MANY_IMAGES in details:
+            return "images_per_call= sends fewer at once"
         if code is grpc.StatusCode.FAILED_PRECONDITION:
             return "is the model exported by keras_cls? Its signatures are needed"
         return ""
@@ -299,7 +334,19 @@ class Client(AbstractContextManager["Client"]):
 
 def _pause_before_retry(attempt: int) -> float:
     """Twice as long each time, and spread, so that many clients do not come back at once."""
-    return min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+    doubled = _FIRST_PAUSE * 2 ** min(attempt, 10)
+    return min(doubled, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+
+
+def _check_address(address: object) -> None:
+    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if found is None or not 0 < int(found["port"] or 1) <= 65535:
+        raise ConfigError(f"address must be HOST:PORT, such as localhost:8500; this is {address!r}")
+
+
+def _check_whole(name: str, value: int, least: int, most: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def _text(label: object) -> str:

@@ -106,10 +106,10 @@ SIGNATURES = (
 )
 
 
-def save_test_model(folder: Path) -> Path:
-    """Save the model as a version's folder."""
+def save_test_model(folder: Path, **others: str) -> Path:
+    """Save the model as a version's folder; ``others`` gives signatures another one's function."""
     model = TestModel()
-    signatures = {name: getattr(model, name) for name in SIGNATURES}
+    signatures = {name: getattr(model, others.get(name, name)) for name in SIGNATURES}
     tf.saved_model.save(model, str(folder), signatures=signatures)
     return folder
 

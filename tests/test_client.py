@@ -15,8 +15,10 @@ from serving_models import LABELS, image_of, save_test_model, server_process
 
 import keras_cls
 from keras_cls import Client, Prediction
+from keras_cls.client import _pause_before_retry
 from keras_cls.errors import ConfigError, ImageError, ServingError
-from keras_cls.server import ModelServer
+from keras_cls.images import encode_png
+from keras_cls.server import BatchingOptions, ModelServer
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,27 @@ def client(server):
 
 
 def encoded(brightness, kind="PNG"):
+    return saved(Image.fromarray(image_of(brightness)), kind)
+
+
+def saved(image, kind="PNG"):
     buffer = io.BytesIO()
-    Image.fromarray(image_of(brightness)).save(buffer, format=kind)
+    image.save(buffer, format=kind)
     return buffer.getvalue()
+
+
+@pytest.fixture
+def sent(client, monkeypatch):
+    """The images of each Predict call that the client makes, as they go to the server."""
+    calls = []
+
+    def predict(request, **options):
+        calls.append(list(request.inputs["image_bytes"].string_val))
+        return real(request, **options)
+
+    real = client._predict
+    monkeypatch.setattr(client, "_predict", predict)
+    return calls
 
 
 def free_port():
@@ -113,7 +133,7 @@ def test_status(client):
 
 
 def test_versions(server):
-    with Client(server.address, model="shades", version=3) as client:
+    with Client(server.address, model="shades", version=np.int64(3)) as client:
         assert best(client.classify(encoded(0))) == ["dark"]
     with (
         Client(server.address, model="shades", version=8) as client,
@@ -135,16 +155,68 @@ def test_images_that_cannot_be_sent_are_named(client, server, tmp_path):
         small.classify(encoded(0))
 
 
-def test_what_only_the_client_can_read_is_sent_again_as_a_png(client):
-    cut = encoded(0)[:60]  # all pixels are there, the end of the file is not
-    assert client.classify([encoded(0), cut]) == client.classify([encoded(0), encoded(0)])
+CUT = encoded(0)[:60]  # all pixels are there, the end of the file is not
+
+
+def test_only_what_the_server_cannot_read_is_sent_again_as_a_png(client, sent):
+    images = [encoded(255, "JPEG"), CUT, encoded(128, "JPEG")]
+    assert best(client.classify(images)) == ["bright", "dark", "medium"]
+    together, *alone = sent
+    assert together == images
+    assert alone == [images[:1], [CUT], [encode_png(CUT)], images[2:]]
+    np.testing.assert_array_equal(
+        client.probabilities(images), np.concatenate([client.probabilities(i) for i in images])
+    )
 
 
 def test_what_nobody_can_read_is_named(client, tmp_path):
     path = tmp_path / "cut.png"
     path.write_bytes(encoded(0)[:45])  # the header is whole, so the client sends it at first
-    with pytest.raises(ImageError, match=r"cut\.png"):
+    with pytest.raises(ImageError, match=r"cut\.png: damaged"):
         client.classify([encoded(0), path])
+    with pytest.raises(ImageError, match="image 1: damaged"):
+        client.classify([encoded(0), path.read_bytes()])
+
+
+def test_the_size_of_what_is_sent_again_is_looked_at(server):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    image = Image.fromarray(noise).convert("P")
+    image.putpalette(np.random.default_rng(1).bytes(768))
+    cut = saved(image)[:-12]
+    assert len(cut) < 6000 < len(encode_png(cut))
+    with (
+        Client(server.address, model="shades", max_message_bytes=6000) as small,
+        pytest.raises(ImageError, match=r"image 1: .* do not fit into one message of 6,000"),
+    ):
+        small.classify([encoded(0), cut])
+
+
+def test_refusals_that_are_not_about_an_image(tmp_path):
+    """The images are good, so the service's own words are told, and soon."""
+    save_test_model(tmp_path / "odd" / "1", serving_default="ninth_byte")
+    calls = []
+    with (
+        ModelServer(tmp_path / "odd", host="127.0.0.1", port=0) as server,
+        Client(server.address, model="odd") as client,
+    ):
+        real = client._predict
+        client._predict = lambda *args, **options: calls.append(1) or real(*args, **options)
+        with pytest.raises(ServingError, match="Signature input alias: x") as caught:
+            client.classify([encoded(0)] * 9)
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert len(calls) == 3
+
+
+def test_more_images_than_the_server_takes_at_once(base_path):
+    batching = BatchingOptions(max_batch_size=4)
+    with ModelServer(base_path, host="127.0.0.1", port=0, batching=batching) as server:
+        with (
+            Client(server.address, model="shades") as client,
+            pytest.raises(ServingError, match=r"Task size 9 .*images_per_call= sends fewer"),
+        ):
+            client.classify([encoded(0)] * 9)
+        with Client(server.address, model="shades", images_per_call=4) as client:
+            assert best(client.classify([encoded(0)] * 9)) == ["dark"] * 9
 
 
 def test_unknown_model(server):
@@ -165,12 +237,19 @@ def test_nobody_there():
     assert 0.2 < time.monotonic() - start < 5
 
 
-def test_retries_end_with_the_timeout():
-    with Client(f"127.0.0.1:{free_port()}", model="m", retries=1000, timeout=0.8) as client:
+@pytest.mark.parametrize("retries", [1000, None])
+def test_retries_go_on_until_the_timeout(retries):
+    with Client(f"127.0.0.1:{free_port()}", model="m", retries=retries, timeout=2) as client:
         start = time.monotonic()
         with pytest.raises(ServingError):
             client.status()
-        assert time.monotonic() - start < 1.5
+        assert 1.7 < time.monotonic() - start < 2.5
+
+
+def test_pauses_grow_to_a_limit():
+    pauses = [_pause_before_retry(attempt) for attempt in (0, 3, 10, 100_000)]
+    assert 0.1 <= pauses[0] <= 0.2 and 0.8 <= pauses[1] <= 1.6
+    assert all(2.5 <= pause <= 5 for pause in pauses[2:])
 
 
 def test_no_answer_in_time(tmp_path):
@@ -191,7 +270,7 @@ def test_no_answer_in_time(tmp_path):
 
 def test_kill_and_restart_is_bridged(base_path):
     port = free_port()
-    with Client(f"127.0.0.1:{port}", model="shades", retries=50, timeout=60) as client:
+    with Client(f"127.0.0.1:{port}", model="shades", timeout=60) as client:
         with server_process(base_path, port) as server:
             assert best(client.classify(encoded(0))) == ["dark"]
             server.process.kill()
@@ -238,11 +317,74 @@ def test_tls(base_path, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"model": ""}, {"model": "m", "timeout": 0}, {"model": "m", "retries": -1}],
+    [
+        *({"model": ""}, {"model": None}, {"model": 5}),
+        *({"version": -1}, {"version": "3"}, {"version": True}, {"version": 1 << 63}),
+        *({"timeout": 0}, {"timeout": -1}, {"timeout": None}, {"timeout": "10"}, {"timeout": True}),
+        *({"timeout": float("inf")}, {"timeout": float("nan")}),
+        *({"retries": -1}, {"retries": 1.5}, {"retries": "3"}, {"retries": True}),
+        *({"images_per_call": 0}, {"images_per_call": "9"}),
+        *({"max_message_bytes": 0}, {"max_message_bytes": None}, {"credentials": "key.pem"}),
+    ],
+    ids=str,
 )
 def test_arguments_that_make_no_sense(arguments):
-    with pytest.raises(ConfigError):
-        Client("localhost:1", **arguments)
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        Client("localhost:1", **{"model": "m", **arguments})
+
+
+def test_the_model_must_be_named():
+    with pytest.raises(ConfigError, match="name the model"):
+        Client("localhost:1")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://localhost:8500", "localhost", "localhost:", ":8500", "", "localhost:99999"),
+        *("localhost:0", "localhost:http", "::1:8500", "[::1]", "[::1:8500", "a b:8500"),
+        *("localhost:8500/", "dns:///localhost", "unix:", "localhost:٨", None, 8500),
+    ],
+)
+def test_addresses_that_make_no_sense(address):
+    with pytest.raises(ConfigError, match="HOST:PORT, such as localhost:8500") as caught:
+        Client(address, model="m")
+    assert repr(address) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("localhost:8500", "10.0.0.1:1", "my_host.example:65535", "[::1]:8500", "[fe80::1%lo]:1"),
+        *("dns:///localhost:8500", "dns://8.8.8.8/host:1", "unix:/tmp/x", "unix:///tmp/x"),
+    ],
+)
+def test_addresses(address):
+    Client(address, model="m").close()
+
+
+def test_a_name_for_the_resolver(server):
+    with Client(f"dns:///{server.address}", model="shades") as client:
+        assert client.status() == {3: "AVAILABLE"}
+
+
+@pytest.mark.parametrize("timeout", [1e300, 10**400])
+def test_timeouts_without_a_real_end_are_no_short_ones(server, timeout):
+    with Client(server.address, model="shades", timeout=timeout) as client:
+        assert client.status() == {3: "AVAILABLE"}
+
+
+def test_a_closed_client(server):
+    with Client(server.address, model="shades") as client:
+        client.status()
+    client.close()  # again: nothing
+    for ask in (
+        client.status,
+        lambda: client.classify(encoded(0)),
+        lambda: client.probabilities(encoded(0)),
+    ):
+        with pytest.raises(ConfigError, match="the client is closed"):
+            ask()
 
 
 def test_the_client_needs_no_tensorflow(server, tmp_path):

@@ -50,7 +50,9 @@ def model_spec(name: str) -> ModelSpec:
     """
     if isinstance(name, str) and name in _SPECS:
         return _SPECS[name]
-    similar = get_close_matches(str(name).lower(), _SPECS, n=3, cutoff=0.5)
+    if not isinstance(name, str):
+        raise ConfigError(f"a network's name is text, such as 'resnet50'; found {name!r}")
+    similar = get_close_matches(name.lower(), _SPECS, n=3, cutoff=0.7)
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(_SPECS)}"
     raise ConfigError(f"there is no network {name!r}: {hint}")
 

@@ -70,7 +70,8 @@ class ModelSpec:
             dense layers for one image of the published shape.
         preprocessing: what the published weights expect of an image.
         endpoints: the names of the feature maps, one a stride, first to last.
-        head: the name of the last layer, a dense one that gives the logits.
+        head: the name of the layer that gives the logits: a dense one, or a 1x1 convolution whose
+            maps are averaged; the classes are its last axis.
         aux_heads: the names of the auxiliary classifiers' logits, where there are any.
         reported: error rates from the paper and from released weights.
         review: the figure that popular reviews quote, where they quote one.

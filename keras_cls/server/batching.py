@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from keras_cls.errors import ConfigError
+from keras_cls.server.arguments import check_whole
 from keras_cls.server.predict import PredictCall
 from keras_cls.server.signatures import Signature
 from keras_cls.server.status import Code, RequestError
@@ -60,9 +60,8 @@ class BatchingOptions:
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            value, least = getattr(self, option.name), int(option.name != "batch_timeout_micros")
-            if value < least:
-                raise ConfigError(f"{option.name} must be at least {least}, not {value}")
+            least = int(option.name != "batch_timeout_micros")
+            check_whole(option.name, getattr(self, option.name), least)
 
 
 @dataclass(frozen=True, slots=True)

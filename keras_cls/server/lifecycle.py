@@ -1,8 +1,11 @@
 """From a model's folder to an open port, and back down without dropping a request."""
 
 import asyncio
+import errno
 import logging
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keras_cls.contract.messages import MODEL_SERVICE, PREDICTION_SERVICE
 from keras_cls.errors import ConfigError
+from keras_cls.server.arguments import check_seconds, check_whole
 from keras_cls.server.batching import Batcher, BatchingOptions
 from keras_cls.server.loading import LoadedModel, latest_version
 from keras_cls.server.registry import ModelState, Registry, ServedModel
@@ -39,6 +43,11 @@ _LOCAL_NAMES = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 # How long streams that never end by themselves (health watches) hold up the end of a drained
 # server.
 _STREAM_GRACE = 0.5
+_SIGNAL_POLL = 0.5
+_BIND_ERRORS = {
+    errno.EADDRINUSE: "the port is taken by another program",
+    errno.EADDRNOTAVAIL: "the address is not this machine's",
+}
 
 
 class ModelServer:
@@ -76,14 +85,23 @@ class ModelServer:
         Raises:
             ConfigError: arguments that make no sense.
         """
-        self._base_path = Path(base_path)
+        try:
+            self._base_path = Path(base_path)
+        except TypeError as error:
+            raise ConfigError(f"base_path must be a path, not {base_path!r}") from error
+        if not isinstance(model_name, str | None):
+            raise ConfigError(f"model_name must be a string, not {model_name!r}")
         self.model_name = model_name or self._base_path.resolve().name
         if not self.model_name:
             raise ConfigError(f"{self._base_path}: give a model_name; this folder has no name")
-        if not 0 <= port <= 65535:
-            raise ConfigError(f"port must be from 0 to 65535, not {port}")
-        if not 0 < max_message_bytes <= UNLIMITED:
-            raise ConfigError(f"max_message_bytes must be from 1 to {UNLIMITED}")
+        if not isinstance(host, str) or not host:
+            raise ConfigError(f"host must be a name or an address, such as 0.0.0.0, not {host!r}")
+        check_whole("port", port, 0, 65535)
+        check_whole("max_message_bytes", max_message_bytes, 1, UNLIMITED)
+        if not isinstance(batching, BatchingOptions | None):
+            raise ConfigError(f"batching must be BatchingOptions, not {batching!r}")
+        if not isinstance(credentials, grpc.ServerCredentials | None):
+            raise ConfigError("credentials must be made by grpc.ssl_server_credentials")
         bare_ipv6 = ":" in host and not host.startswith("[")
         self._bound_host = f"[{host}]" if bare_ipv6 else host
         self._wanted_port = port
@@ -95,6 +113,7 @@ class ModelServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_wanted: asyncio.Future[float] | None = None
         self._port: int | None = None
+        self._dropped = 0
 
     @property
     def port(self) -> int:
@@ -128,10 +147,11 @@ class ModelServer:
 
         Raises:
             ConfigError: the folder holds no model that can be loaded, the warm-up fails, or the
-                port is taken.
+                address is taken or not this machine's, which is looked at first.
         """
         if self._thread is not None:
             raise ConfigError("the server is running already")
+        _check_free(self._bound_host, self._wanted_port)
         model = LoadedModel(self.model_name, latest_version(self._base_path))
         opened: Future[int] = Future()
         try:
@@ -151,19 +171,27 @@ class ModelServer:
             raise
         self._model = model
 
-    def stop(self, grace: float = 10.0) -> None:
+    def stop(self, grace: float = 10.0) -> int:
         """Stop; a server that is not running stays as it is.
 
         At once the health service says NOT_SERVING and new requests are refused with UNAVAILABLE;
         requests in flight have ``grace`` seconds to end.
+
+        Returns:
+            How many requests had not ended by then and were dropped.
+
+        Raises:
+            ConfigError: ``grace`` is no number of seconds.
         """
+        check_seconds("grace", grace)
         if self._thread is None:
-            return
+            return 0
         self._ask_to_stop(grace)
         self._thread.join()
         if self._model is not None:
             self._model.close()  # cancels what is still running
         self._thread = self._model = self._port = None
+        return self._dropped
 
     def __enter__(self) -> "ModelServer":
         self.start()
@@ -211,9 +239,9 @@ class ModelServer:
         grace = await self._stop_wanted
         registry.set_state(model.name, model.version, ModelState.UNLOADING)
         await health_service.enter_graceful_shutdown()
-        left = await services.drain(grace)
-        if left:
-            _LOG.warning("%d requests still in flight after %g seconds are dropped", left, grace)
+        self._dropped = await services.drain(grace)
+        if self._dropped:
+            _LOG.warning("requests still in flight after %g s, dropped: %d", grace, self._dropped)
         batcher.close()
         await server.stop(_STREAM_GRACE)
         # Otherwise the end of the loop would cancel calls that are just ending, and gRPC log it.
@@ -227,10 +255,9 @@ class ModelServer:
                 return server.add_secure_port(address, self._credentials)
             return server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: the port is taken by another program, or the "
-                "address is not this machine's"
-            ) from error
+            tls = "are the TLS key and certificate PEM files, and a pair?"
+            reason = error if self._credentials is None else tls
+            raise ConfigError(f"cannot listen on {address}: {reason}") from error
 
     def _channel_options(self) -> list[tuple[str, int]]:
         return [
@@ -254,12 +281,15 @@ def serve(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM, from the main thread; then return.
 
-    Requests in flight then have ``grace`` seconds to end; new ones are refused. The other arguments
-    are :class:`ModelServer`'s.
+    Requests in flight then have ``grace`` seconds to end; new ones are refused. A line on standard
+    output tells when requests can come, another one when all is over. The other arguments are
+    :class:`ModelServer`'s.
 
     Raises:
-        ConfigError: as :meth:`ModelServer.start`, or this is not the main thread.
+        ConfigError: as :class:`ModelServer` and :meth:`ModelServer.start`, or this is not the main
+            thread.
     """
+    check_seconds("grace", grace)
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError("serve() handles signals, which needs the main thread: use ModelServer")
     server = ModelServer(
@@ -273,12 +303,36 @@ def serve(
     )
     with _stop_signals() as signalled:
         server.start()
-        sys.stdout.write(
-            f"serving {server.model_name} version {server.version} on {host}:{server.port}\n"
-        )
-        sys.stdout.flush()
-        signalled.wait()
-        server.stop(grace)
+        _say(f"serving {server.model_name} version {server.version} on {host}:{server.port}")
+        while not signalled.wait(_SIGNAL_POLL):  # without a timeout, Windows would not let ^C in
+            pass
+        dropped = server.stop(grace)
+        _say(f"stopped; requests dropped: {dropped}" if dropped else "stopped")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _check_free(host: str, port: int) -> None:
+    """Say at once what gRPC could only refuse once the model is loaded, without the reason."""
+    address = f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, ValueError) as error:  # ValueError: no host can have such a name
+        raise ConfigError(f"cannot listen on {address}: no host of this name is known") from error
+    refusals = []
+    for family, _, _, _, place in found:
+        try:
+            socket.create_server(place, family=family).close()
+        except OSError as error:
+            refusals.append(error.errno or 0)
+    # Of several, as "localhost" may have, gRPC takes those that it can get.
+    if errno.EADDRINUSE in refusals or len(refusals) == len(found):
+        number = errno.EADDRINUSE if errno.EADDRINUSE in refusals else refusals[0]
+        reason = _BIND_ERRORS.get(number) or os.strerror(number).lower()
+        raise ConfigError(f"cannot listen on {address}: {reason}")
 
 
 @contextmanager

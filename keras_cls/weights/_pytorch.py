@@ -13,6 +13,8 @@ _HWIO_FROM_OIHW = (2, 3, 1, 0)
 _TENSORS: dict[tuple[str, str], tuple[str, tuple[int, ...] | None]] = {
     ("Conv2D", "kernel"): ("weight", _HWIO_FROM_OIHW),
     ("Conv2D", "bias"): ("bias", None),
+    ("GroupedConv2D", "kernel"): ("weight", _HWIO_FROM_OIHW),
+    ("GroupedConv2D", "bias"): ("bias", None),
     ("Dense", "kernel"): ("weight", (1, 0)),
     ("Dense", "bias"): ("bias", None),
     ("BatchNormalization", "gamma"): ("weight", None),

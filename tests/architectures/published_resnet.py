@@ -1,4 +1,4 @@
-"""The ResNets of ImageNet: torchvision's and timm's counts."""
+"""The ResNets of ImageNet: torchvision's and timm's counts; _v1 has the paper's stride."""
 
 from published import Published
 
@@ -18,4 +18,7 @@ ROWS = {
     "resnet50": Published(25_557_032, 53_120, 4089, _BOTTLENECK, default=True),
     "resnet101": Published(44_549_160, 105_344, 7801, _BOTTLENECK),
     "resnet152": Published(60_192_808, 151_424, 11514, _BOTTLENECK),
+    "resnet50_v1": Published(25_557_032, 53_120, 3858, _BOTTLENECK),
+    "resnet101_v1": Published(44_549_160, 105_344, 7570, _BOTTLENECK),
+    "resnet152_v1": Published(60_192_808, 151_424, 11282, _BOTTLENECK),
 }

@@ -36,8 +36,9 @@ def test_spec_is_coherent(name: str) -> None:
     assert spec.params_total >= spec.params_trainable
     assert spec.paper.url.startswith("https://")
     for error in spec.reported:
-        assert 0 < error.top1 < 100
-        assert error.top5 is None or 0 < error.top5 < error.top1
+        known = [figure for figure in (error.top5, error.top1) if figure is not None]
+        assert known and known == sorted(known)
+        assert all(0 < figure < 100 for figure in known)
         assert error.source
 
 

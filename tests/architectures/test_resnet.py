@@ -1,23 +1,14 @@
-"""ResNet against keras.applications, an independent implementation of the paper's v1."""
+"""ResNet: the paper's v1 against keras.applications, both strides against NumPy."""
 
-from dataclasses import replace
+from functools import partial
 
 import keras
-import numpy as np
 import pytest
+from residual import assert_gives, forward, randomise, weights_of
 
-from keras_cls.architectures import count_multiply_adds, model_spec
-from keras_cls.architectures.resnet import BOTTLENECK_OF_THE_PAPER, resnet
+from keras_cls.architectures import build_model
 
-
-def randomise(model: keras.Model, seed: int) -> None:
-    """Biases, scales and statistics as after training: none is zero or one."""
-    random = np.random.default_rng(seed)
-    ranges = {"bias": (-0.5, 0.5), "beta": (-0.5, 0.5), "gamma": (0.5, 1.5)}
-    ranges |= {"moving_mean": (-0.5, 0.5), "moving_variance": (0.5, 2.0)}
-    for variable in model.variables:
-        if variable.name in ranges:
-            variable.assign(random.uniform(*ranges[variable.name], variable.shape))
+ODD = (97, 75)
 
 
 def name_in_keras(ours: str) -> str:
@@ -31,9 +22,17 @@ def name_in_keras(ours: str) -> str:
     return f"{stage}_block{unit}_{number}_{kind}"
 
 
-@pytest.mark.parametrize("size", [(160, 128), (97, 75)])
-def test_equals_keras_applications(size: tuple[int, int]) -> None:
-    reference = keras.applications.ResNet50(
+@pytest.mark.parametrize(
+    ("name", "reference", "size"),
+    [
+        ("resnet50_v1", keras.applications.ResNet50, (160, 128)),
+        ("resnet50_v1", keras.applications.ResNet50, ODD),
+        pytest.param("resnet101_v1", keras.applications.ResNet101, ODD, marks=pytest.mark.slow),
+        pytest.param("resnet152_v1", keras.applications.ResNet152, ODD, marks=pytest.mark.slow),
+    ],
+)
+def test_equals_keras_applications(name: str, reference, size: tuple[int, int]) -> None:
+    reference = reference(
         weights=None, input_shape=(*size, 3), classes=50, classifier_activation=None
     )
     randomise(reference, seed=1)
@@ -41,9 +40,7 @@ def test_equals_keras_applications(size: tuple[int, int]) -> None:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.epsilon = 1e-5  # 1.001e-5 there
 
-    spec = replace(model_spec("resnet50"), unit=BOTTLENECK_OF_THE_PAPER)
-    images = keras.Input((*size, 3))
-    model = keras.Model(images, resnet(images, spec, 50).logits)
+    model = build_model(name, 50, (*size, 3))
     model.get_layer("logits").set_weights(reference.get_layer("predictions").get_weights())
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
@@ -53,16 +50,21 @@ def test_equals_keras_applications(size: tuple[int, int]) -> None:
             gamma, beta, mean, variance = reference.get_layer(normalization).get_weights()
             # Without a bias of its own, the convolution's is taken off the moving mean.
             model.get_layer(f"{layer.name}_bn").set_weights([gamma, beta, mean - bias, variance])
-
-    batch = np.random.default_rng(2).normal(size=(2, *size, 3)).astype("float32")
-    expected = reference(batch, training=False).numpy()
-    logits = model(batch, training=False).numpy()
-    assert np.abs(expected).max() > 1e-2
-    assert np.abs(logits - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+    assert_gives(model, partial(reference, training=False))
 
 
-def test_the_stride_costs_six_percent() -> None:
-    spec = replace(model_spec("resnet50"), unit=BOTTLENECK_OF_THE_PAPER)
-    images = keras.Input(spec.input_shape)
-    model = keras.Model(images, resnet(images, spec, 1000).logits)
-    assert count_multiply_adds(model) / 1e9 == pytest.approx(3.858, abs=5e-4)
+@pytest.mark.parametrize(
+    ("name", "strided"),
+    [
+        ("resnet18", 1),
+        ("resnet50", 2),
+        pytest.param("resnet34", 1, marks=pytest.mark.slow),
+        pytest.param("resnet50_v1", 1, marks=pytest.mark.slow),
+        pytest.param("resnet101", 2, marks=pytest.mark.slow),
+        pytest.param("resnet152", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_equals_numpy(name: str, strided: int) -> None:
+    model = build_model(name, 50, (*ODD, 3))
+    randomise(model, seed=0)
+    assert_gives(model, partial(forward, weights_of(model), strided=strided, pool="centred"))

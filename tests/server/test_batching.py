@@ -252,7 +252,10 @@ def test_a_bug_in_the_model_s_run_does_not_kill_the_worker(caplog):
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_batch_size": 0}, {"num_batch_threads": 0}, {"batch_timeout_micros": -1}],
+    [
+        *({"max_batch_size": 0}, {"num_batch_threads": 0}, {"batch_timeout_micros": -1}),
+        *({"max_batch_size": "9"}, {"num_batch_threads": 1.5}, {"max_enqueued_batches": True}),
+    ],
 )
 def test_options_that_make_no_sense(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

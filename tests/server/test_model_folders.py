@@ -2,6 +2,7 @@
 
 import shutil
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +11,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_cls.contract import WARMUP_FILE
 from keras_cls.errors import ConfigError
-from keras_cls.server import ModelServer
+from keras_cls.server import ModelServer, lifecycle
 from keras_cls.server.loading import LoadedModel, clean_message, find_versions, latest_version
 from keras_cls.server.predict import read_predict_request
 from keras_cls.server.status import RequestError
@@ -151,15 +152,52 @@ def test_a_server_starts_again_after_a_failure_and_after_stopping(own_folder):
         _ = server.port
 
 
-def test_a_port_that_is_taken(base_path, server):
-    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{server.port}"):
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("127.0.0.1", "the port is taken by another program"),
+        ("localhost", "the port is taken by another program"),
+        ("0.0.0.0", "the port is taken by another program"),
+        ("192.0.2.1", "the address is not this machine's"),  # nobody's: kept for documents
+        ("no.such.invalid", "no host of this name is known"),
+        ("a" * 100, "no host of this name is known"),
+    ],
+)
+def test_addresses_that_cannot_be_had_are_told_before_a_model_is_loaded(
+    base_path, server, monkeypatch, host, reason
+):
+    monkeypatch.setattr(lifecycle, "LoadedModel", None)
+    with pytest.raises(ConfigError) as caught:
+        ModelServer(base_path, host=host, port=server.port).start()
+    assert str(caught.value) == f"cannot listen on {host}:{server.port}: {reason}"
+
+
+def test_a_port_that_is_taken_while_the_model_is_loaded(base_path, server, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_check_free", lambda host, port: None)
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{server.port}: Failed to"):
         ModelServer(base_path, host="127.0.0.1", port=server.port).start()
 
 
-@pytest.mark.parametrize("options", [{"port": 70000}, {"port": -1}, {"max_message_bytes": 0}])
+def test_a_certificate_that_is_none(base_path):
+    credentials = grpc.ssl_server_credentials([(b"no key", b"no certificate")])
+    server = ModelServer(base_path, host="127.0.0.1", port=0, credentials=credentials)
+    with pytest.raises(ConfigError, match="are the TLS key and certificate PEM files"):
+        server.start()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"port": 70000}, {"port": -1}, {"port": "x"}, {"port": 1.5}, {"port": True}),
+        *({"max_message_bytes": 0}, {"max_message_bytes": None}, {"max_message_bytes": 1 << 31}),
+        *({"host": 5}, {"host": None}, {"host": ""}, {"base_path": None}, {"base_path": 5}),
+        *({"model_name": 5}, {"batching": 32}, {"credentials": "key.pem"}),
+    ],
+    ids=str,
+)
 def test_arguments_that_make_no_sense(base_path, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
-        ModelServer(base_path, **options)
+        ModelServer(**{"base_path": base_path, **options})
 
 
 def test_ipv6(base_path):

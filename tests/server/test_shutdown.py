@@ -2,8 +2,10 @@
 
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -13,7 +15,7 @@ from serving_models import refusal, request_for, server_process, stubs_for
 from tensorflow_serving.apis import get_model_status_pb2
 
 from keras_cls.errors import ConfigError
-from keras_cls.server import ModelServer, serve
+from keras_cls.server import ModelServer, lifecycle, serve
 
 
 def wait_request(seconds):
@@ -44,7 +46,7 @@ def test_a_signal_drains_the_server(base_path, number):
 
         assert in_flight.result().outputs["waited"].double_val == [2.0]
         assert server.process.wait(5) == 0
-        assert server.process.stdout.read() == "returned\n"
+        assert server.process.stdout.read() == "stopped\nreturned\n"
         with pytest.raises(grpc.RpcError) as caught:
             stubs.prediction.Predict(wait_request(0), timeout=5)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -62,12 +64,13 @@ def test_the_grace_time_ends(base_path):
         time.sleep(0.5)
         server.process.terminate()
         assert server.process.wait(10) == 0
+        assert server.process.stdout.readline() == "stopped; requests dropped: 1\n"
         with pytest.raises(grpc.RpcError) as caught:
             in_flight.result()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert caught.value.details() == "The server is shutting down"
         stubs.channel.close()
-    assert "1 requests still in flight after 0.5 seconds are dropped" in "".join(server.lines)
+    assert "requests still in flight after 0.5 s, dropped: 1" in "".join(server.lines)
     text = "".join(server.lines)
     assert "Traceback" not in text, text
 
@@ -93,6 +96,46 @@ def test_two_servers_in_one_process(base_path):
             for _ in range(20):
                 stubs.prediction.Predict(request, timeout=10)
             stubs.channel.close()
+
+
+def test_stop_tells_how_many_requests_it_dropped(base_path):
+    server = ModelServer(base_path, host="127.0.0.1", port=0)
+    server.start()
+    stubs = stubs_for(server.address)
+    with ThreadPoolExecutor(1) as pool:
+        in_flight = pool.submit(stubs.prediction.Predict, wait_request(60), timeout=60)
+        time.sleep(0.5)
+        assert server.stop(grace=0.2) == 1
+        assert in_flight.exception().code() is grpc.StatusCode.UNAVAILABLE
+    stubs.channel.close()
+    server.start()
+    assert server.stop() == 0
+
+
+def test_waiting_for_signals_lets_others_in_between(base_path, monkeypatch):
+    """On Windows, a wait without a timeout cannot be interrupted."""
+    waits = []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            if len(waits) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return super().wait(0)
+
+    monkeypatch.setattr(
+        lifecycle, "threading", SimpleNamespace(**vars(threading) | {"Event": Event})
+    )
+    serve(base_path, host="127.0.0.1", port=0)
+    assert len(waits) == 3
+    assert all(0 < seconds <= 1 for seconds in waits)
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), None, "10", True])
+def test_a_grace_that_makes_no_sense(base_path, grace):
+    for wrong in (serve, ModelServer.stop):
+        with pytest.raises(ConfigError, match="grace must be a number of seconds"):
+            wrong(ModelServer(base_path) if wrong is ModelServer.stop else base_path, grace=grace)
 
 
 def test_serve_wants_the_main_thread(base_path):
