@@ -88,8 +88,9 @@ def _draw(specs: Sequence[ModelSpec]) -> None:
         if points:
             years, errors = zip(*points.values(), strict=True)
             axes.scatter(years, errors, label=label, marker=marker, s=28)
-    for name, (year, error) in quoted.items():
-        axes.annotate(name, (year, error), xytext=(5, -3), textcoords="offset points", fontsize=7)
+    for year, error in sorted(set(quoted.values())):
+        names = ", ".join(name for name, point in quoted.items() if point == (year, error))
+        axes.annotate(names, (year, error), xytext=(5, -3), textcoords="offset points", fontsize=7)
     if single or quoted:
         axes.legend(frameon=False)
     axes.set(xlabel="year of the paper", ylabel="top-5 error on ImageNet, percent")

@@ -10,13 +10,13 @@ import keras
 
 from keras_cls.architectures import ModelSpec, build_model, list_models, model_spec
 from keras_cls.errors import ConfigError
-from keras_cls.weights import _files, _pytorch, akamaster
+from keras_cls.weights import _files, _pytorch, akamaster, torchvision
 from keras_cls.weights._files import WeightsFile
 from keras_cls.weights._plan import Origin, WeightsReport, assign
 
 __all__ = ["WeightsReport", "create_model", "load_weights"]
 
-_PYTORCH_SOURCES = (akamaster,)
+_PYTORCH_SOURCES = (akamaster, torchvision)
 
 _log = logging.getLogger("keras_cls")
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.data
 def test_lenet5_on_a_part_of_mnist(data_dir, tmp_path):
     images, labels = mnist(data_dir / "mnist", "train")
     part = (images[:20_000], labels[:20_000])
-    run = keras_cls.train("lenet5", part, epochs=6, batch_size=64, run_dir=tmp_path, quiet=True)
+    run = keras_cls.train("lenet5", part, epochs=10, batch_size=64, run_dir=tmp_path, quiet=True)
     result = keras_cls.evaluate(run.classifier, mnist(data_dir / "mnist", "t10k"))
     assert result.count == 10_000
     assert result.top1 >= 0.98
