@@ -147,7 +147,7 @@ class Classifier:
 
     def forward(self, batch: np.ndarray | tf.Tensor) -> np.ndarray:
         """The network on a prepared batch: float32 ``[N, H, W, C]`` -> probabilities ``[N, K]``."""
-        return self._forward(tf.convert_to_tensor(batch)).numpy()
+        return self.network(tf.convert_to_tensor(batch)).numpy()
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the classifier's folder, beside and then renamed; an older one is replaced.
@@ -195,7 +195,9 @@ class Classifier:
         )
 
     @cached_property
-    def _forward(self) -> Any:
+    def network(self) -> Any:
+        """The network with its softmax, a ``tf.function``: :meth:`forward` on tensors."""
+
         def probabilities(batch: tf.Tensor) -> tf.Tensor:
             return tf.nn.softmax(tf.cast(self.model(batch, training=False), tf.float32))
 

@@ -23,9 +23,7 @@ class ServingSignatures:
         self._rule = classifier.preprocessing
         self._labels = classifier.labels
         self._pixels_shape = (None, *self._rule.size, self._rule.image_channels)
-        self._network = _function(
-            self._probabilities, tf.TensorSpec((None, *self._rule.input_shape), tf.float32)
-        )
+        self._network = classifier.network
 
     def variables(self) -> tf.Module:
         """What the signatures read, for TensorFlow to track.
@@ -80,9 +78,6 @@ class ServingSignatures:
             fn_output_signature=tf.TensorSpec(self._rule.input_shape, tf.float32),
         )
         return self._network(images)[: tf.shape(image_bytes)[0]]
-
-    def _probabilities(self, batch: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(tf.cast(self._model(batch, training=False), tf.float32))
 
     def _best(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, indices = tf.math.top_k(probabilities, min(contract.TOP_K, len(self._labels)))

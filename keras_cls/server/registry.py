@@ -44,10 +44,6 @@ class Registry:
         """Note what happens to a version; it need not be loaded."""
         self._states.setdefault(name, {})[version] = state
 
-    def all_served(self) -> list[ServedModel]:
-        """Every version of every model that is loaded."""
-        return [served for versions in self._served.values() for served in versions.values()]
-
     def find(self, spec: Message) -> ServedModel:
         """The model that a ``ModelSpec`` means: the version it names, else the latest.
 

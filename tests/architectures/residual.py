@@ -15,6 +15,20 @@ import numpy as np
 Weights = dict[str, np.ndarray]
 
 
+def of_keras_applications(
+    application: Callable[..., keras.Model], size: tuple[int, int]
+) -> keras.Model:
+    """A ResNet of keras.applications for 50 classes, as after training, with our epsilon."""
+    reference = application(
+        weights=None, input_shape=(*size, 3), classes=50, classifier_activation=None
+    )
+    randomise(reference, seed=1)
+    for layer in reference.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = 1e-5  # 1.001e-5 there
+    return reference
+
+
 def randomise(model: keras.Model, seed: int) -> None:
     """Biases, scales and statistics as after training: none is zero or one.
 

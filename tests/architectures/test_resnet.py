@@ -4,7 +4,7 @@ from functools import partial
 
 import keras
 import pytest
-from residual import assert_gives, forward, randomise, weights_of
+from residual import assert_gives, forward, of_keras_applications, randomise, weights_of
 
 from keras_cls.architectures import build_model
 
@@ -32,14 +32,7 @@ def name_in_keras(ours: str) -> str:
     ],
 )
 def test_equals_keras_applications(name: str, reference, size: tuple[int, int]) -> None:
-    reference = reference(
-        weights=None, input_shape=(*size, 3), classes=50, classifier_activation=None
-    )
-    randomise(reference, seed=1)
-    for layer in reference.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.epsilon = 1e-5  # 1.001e-5 there
-
+    reference = of_keras_applications(reference, size)
     model = build_model(name, 50, (*size, 3))
     model.get_layer("logits").set_weights(reference.get_layer("predictions").get_weights())
     for layer in model.layers:
