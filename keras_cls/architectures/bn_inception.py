@@ -9,6 +9,7 @@ from typing import Literal
 import keras
 
 from keras_cls.architectures._registry import register
+from keras_cls.architectures.layers import BatchNormalization
 from keras_cls.architectures.spec import ModelSpec, Network, Paper, ReportedError, Tensor
 from keras_cls.architectures.squeeze_excite import squeeze_excite
 from keras_cls.preprocessing import Preprocessing
@@ -248,5 +249,5 @@ def _convolution(x: Tensor, filters: int, kernel: int, stride: int, name: str) -
         kernel_initializer="he_normal",
         name=name,
     )(x)
-    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+    x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import keras
 
-from keras_cls.architectures.layers import DropPath
+from keras_cls.architectures.layers import BatchNormalization, DropPath
 from keras_cls.architectures.spec import ModelSpec, Network, Tensor
 from keras_cls.errors import ConfigError
 
@@ -84,9 +84,7 @@ class Normalization:
 
     def __call__(self, x: Tensor, name: str) -> Tensor:
         """Normalize [N, H, W, C]."""
-        return keras.layers.BatchNormalization(
-            momentum=self.momentum, epsilon=self.epsilon, name=name
-        )(x)
+        return BatchNormalization(momentum=self.momentum, epsilon=self.epsilon, name=name)(x)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import keras
 
 from keras_cls.architectures._registry import register
+from keras_cls.architectures.layers import BatchNormalization
 from keras_cls.architectures.spec import (
     ModelSpec,
     Network,
@@ -62,7 +63,7 @@ class Conv:
             kernel_initializer="he_normal",  # slim's variance_scaling_initializer
             name=name,
         )(x)
-        x = keras.layers.BatchNormalization(momentum=0.9997, epsilon=1e-3, name=f"{name}_bn")(x)
+        x = BatchNormalization(momentum=0.9997, epsilon=1e-3, name=f"{name}_bn")(x)
         return keras.layers.ReLU(name=f"{name}_relu")(x)
 
     def name_in_branch(self, letter: str) -> str:

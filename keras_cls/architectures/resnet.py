@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import keras
 
 from keras_cls.architectures._registry import register
-from keras_cls.architectures.layers import GroupedConv2D
+from keras_cls.architectures.layers import BatchNormalization, GroupedConv2D
 from keras_cls.architectures.spec import (
     ModelSpec,
     Network,
@@ -331,7 +331,7 @@ def bare_convolution(
 
 def normalization(x: Tensor, name: str) -> Tensor:
     """Batch normalization; epsilon is Caffe's and Torch's, momentum Torch's (0.1 there)."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def head(x: Tensor, num_classes: int, name: str) -> Tensor:
