@@ -4,19 +4,24 @@ import logging
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
+from weakref import WeakKeyDictionary
 
 import keras
 
 from keras_cls.architectures import ModelSpec, build_model, list_models, model_spec
 from keras_cls.errors import ConfigError
-from keras_cls.weights import _files, _pytorch, akamaster, torchvision
-from keras_cls.weights._files import WeightsFile
-from keras_cls.weights._plan import Origin, WeightsReport, assign
+from keras_cls.weights import _plan, akamaster, formats, own, torchvision
+from keras_cls.weights._plan import WeightsReport
+from keras_cls.weights.formats import WeightsFile
+from keras_cls.weights.source import Provenance, Source
 
-__all__ = ["WeightsReport", "create_model", "load_weights"]
+__all__ = ["SOURCES", "Provenance", "WeightsReport", "create_model", "load_weights", "provenance"]
 
-_PYTORCH_SOURCES = (akamaster, torchvision)
+# Where two sources name a network alike, a file is taken for the one that uses its kind of
+# file rather, else for the earlier one.
+SOURCES = {source.name: source for source in (own.SOURCE, torchvision.SOURCE, akamaster.SOURCE)}
+
+_PROVENANCE: WeakKeyDictionary[keras.Model, Provenance] = WeakKeyDictionary()
 
 _log = logging.getLogger("keras_cls")
 
@@ -38,13 +43,14 @@ def create_model(
             or 4, the sides at least the spec's ``min_size``.
         features: give the feature maps instead of the logits.
         aux: give the auxiliary classifiers' logits as well, for training.
-        weights: None for fresh ones, or the path of a file: ``.weights.h5`` or ``.keras`` as
-            Keras saved it of the same network, or ``.npz`` with a published network's tensors
-            under their PyTorch names. No file is ever unpickled.
+        weights: None for fresh ones, or the path of a file: what Keras saved of the same network,
+            or published weights as one of the sources of :data:`SOURCES` names and lays them out.
+            Reading runs no code that a file may hold.
 
     Returns:
         A functional model. Its input is a float tensor [N, height, width, channels], already
-        scaled as ``model_spec(name).preprocessing`` says. Its output: float32 logits
+        scaled as the weights expect (:func:`provenance`), or as
+        ``model_spec(name).preprocessing`` says where they are fresh. Its output: float32 logits
         [N, num_classes]; where ``features`` is true a dict endpoint name -> float tensor
         [N, h, w, c]; where ``aux`` is true a dict with the logits under the head's name and one
         entry an auxiliary head.
@@ -52,7 +58,8 @@ def create_model(
     Raises:
         ConfigError: an unknown name, an argument that the network cannot be built with, or
             weights that are not this network's. Weights with another number of classes are
-            taken without their head, and a warning says so.
+            taken without their head, and a warning says so; those for another number of input
+            channels are adapted.
     """
     # Read before the network is built: a wrong path should not cost a minute.
     spec = model_spec(name)
@@ -82,6 +89,11 @@ def load_weights(model: keras.Model, weights: str | PathLike[str]) -> WeightsRep
     return _load(model, spec, _read(spec, weights))
 
 
+def provenance(model: keras.Model) -> Provenance | None:
+    """Where the network's weights came from in this process; None where they are fresh."""
+    return _PROVENANCE.get(model)
+
+
 def _read(spec: ModelSpec, weights: str | PathLike[str]) -> WeightsFile:
     if not isinstance(weights, str | PathLike):
         raise ConfigError(f"weights: expected a path or None, found {weights!r}")
@@ -89,9 +101,9 @@ def _read(spec: ModelSpec, weights: str | PathLike[str]) -> WeightsFile:
     if not path.suffix and not path.exists():
         raise ConfigError(
             f"weights: there is no source {str(weights)!r}, nor a file of that name: expected the "
-            f"path of a {', '.join((*_files.KERAS_ENDINGS, _files.PYTORCH_ENDING))} file"
+            f"path of a {', '.join(formats.ENDINGS)} file"
         )
-    file = _files.read(path)
+    file = formats.read(path)
     # Networks may have the same tensors and differ: where a stride is, whether shortcuts are.
     if file.network is not None and file.network != spec.name and file.network in list_models():
         raise ConfigError(f"{file.path}: expected weights of {spec.name}, found {file.network}'s")
@@ -99,20 +111,62 @@ def _read(spec: ModelSpec, weights: str | PathLike[str]) -> WeightsFile:
 
 
 def _load(model: keras.Model, spec: ModelSpec, file: WeightsFile) -> WeightsReport:
-    if file.path.endswith(_files.PYTORCH_ENDING):
-        source = _pytorch_source(spec, file)
-        origins = _pytorch.origins(model, source.module)
-        head = f"{source.module(spec.head)}."
-        ignored = [key for key in file.tensors if _pytorch.is_bookkeeping(key)]
-    else:
-        origins = _keras_origins(model)
-        head = f"{spec.head}/"
-        ignored = []
-    head_keys = [key for key in file.tensors if key.startswith(head)]
-    report = assign(model, file.path, file.tensors, origins, head_keys, ignored)
+    source, origins = _recognized(model, spec, file)
+    release = source.releases[spec.name]
+    ignored = set(source.ignored(file))
+    if spec.aux_heads and not _has_layer(model, spec.aux_heads[0]):
+        ignored.update(key for key in file.tensors if key.startswith(release.aux))
+    has_head = _has_layer(model, spec.head)
+    if not has_head:  # a network that gives features
+        ignored.update(key for key in file.tensors if key.startswith(release.top or release.head))
+    head = [path for path in origins if has_head and path.startswith(f"{spec.head}/")]
+    report = _plan.assign(model, source.name, file.path, file.tensors, origins, head, ignored)
+    _PROVENANCE[model] = Provenance(
+        source.name,
+        file.path,
+        release.preprocessing.adapted_to(model.input_shape[1:]),
+        None if report.fresh or not has_head else release.classes,
+    )
+    _tell(report, model)
+    return report
+
+
+def _recognized(
+    model: keras.Model, spec: ModelSpec, file: WeightsFile
+) -> tuple[Source, dict[str, _plan.Origin]]:
+    """The source whose names the file's tensors have, and where the variables are in it."""
+    candidates = [
+        source
+        for source in SOURCES.values()
+        if spec.name in source.releases and file.ending in source.endings
+    ]
+    if not candidates:
+        known = sorted({name for s in SOURCES.values() for name in s.releases if s != own.SOURCE})
+        raise ConfigError(
+            f"{file.path}: no weights in {file.ending} are known for {spec.name}, but for "
+            f"{', '.join(known)}"
+        )
+    found = [(source, source.origins(model, file)) for source in candidates]
+
+    def fit(candidate: tuple[Source, dict[str, _plan.Origin]]) -> tuple[float, int]:
+        source, origins = candidate
+        keys = [key for origin in origins.values() for key in origin.keys]
+        share = sum(key in file.tensors for key in keys) / len(keys)
+        return share, -source.endings.index(file.ending)
+
+    return max(found, key=fit)
+
+
+def _has_layer(model: keras.Model, name: str) -> bool:
+    return any(layer.name == name for layer in model.layers)
+
+
+def _tell(report: WeightsReport, model: keras.Model) -> None:
     _log.info(
-        "%s: %d tensors used (%d with their axes reordered), left over: %s",
+        "%s: %s's weights of %s: %d tensors used (%d of them adapted), left over: %s",
         report.file,
+        report.source,
+        model.name,
         len(report.used),
         len(report.adapted),
         ", ".join(report.left_over) or "none",
@@ -124,21 +178,6 @@ def _load(model: keras.Model, spec: ModelSpec, file: WeightsFile) -> WeightsRepo
             ", ".join(report.fresh),
             model.name,
         )
-    return report
-
-
-def _pytorch_source(spec: ModelSpec, file: WeightsFile) -> ModuleType:
-    for source in _PYTORCH_SOURCES:
-        if spec.name in source.NETWORKS:
-            return source
-    known = ", ".join(name for source in _PYTORCH_SOURCES for name in source.NETWORKS)
-    raise ConfigError(f"{file.path}: no weights in .npz are known for {spec.name}, but for {known}")
-
-
-def _keras_origins(model: keras.Model) -> dict[str, Origin]:
-    """Keras numbers a layer's variables, in the order of ``layer.weights``."""
-    return {
-        variable.path: Origin(f"{layer.name}/{index}")
-        for layer in model.layers
-        for index, variable in enumerate(layer.weights)
-    }
+    for key, said in report.adapted.items():
+        if "input channels" in said:
+            _log.warning("%s: %s: %s", report.file, key, said)

@@ -4,39 +4,42 @@ from collections.abc import Callable
 
 import keras
 
-from keras_cls.errors import ConfigError
-from keras_cls.weights._plan import Origin
+from keras_cls.weights._plan import Axes, Change, Origin
+from keras_cls.weights.formats import WeightsFile
 
-_HWIO_FROM_OIHW = (2, 3, 1, 0)
+ENDINGS = (".pth", ".pt", ".safetensors", ".npz")
 
-# (Keras layer, its variable) -> the PyTorch module's tensor, and the order of its axes.
-_TENSORS: dict[tuple[str, str], tuple[str, tuple[int, ...] | None]] = {
-    ("Conv2D", "kernel"): ("weight", _HWIO_FROM_OIHW),
-    ("Conv2D", "bias"): ("bias", None),
-    ("GroupedConv2D", "kernel"): ("weight", _HWIO_FROM_OIHW),
-    ("GroupedConv2D", "bias"): ("bias", None),
-    ("Dense", "kernel"): ("weight", (1, 0)),
-    ("Dense", "bias"): ("bias", None),
-    ("BatchNormalization", "gamma"): ("weight", None),
-    ("BatchNormalization", "beta"): ("bias", None),
-    ("BatchNormalization", "moving_mean"): ("running_mean", None),
-    ("BatchNormalization", "moving_variance"): ("running_var", None),
+_CONVOLUTION = Axes((2, 3, 1, 0))  # OIHW -> HWIO
+_DENSE = Axes((1, 0))
+
+# Our variable -> the PyTorch module's tensor, for layers of one module.
+_TENSORS = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
 }
+
+
+def origin(module: str, variable: keras.Variable) -> Origin:
+    """Where a convolution's, dense layer's or normalization's variable is in PyTorch's module."""
+    changes: tuple[Change, ...] = ()
+    if variable.name == "kernel":
+        changes = (_CONVOLUTION,) if len(variable.shape) == 4 else (_DENSE,)
+    return Origin(f"{module}.{_TENSORS[variable.name]}", changes)
 
 
 def origins(model: keras.Model, module: Callable[[str], str]) -> dict[str, Origin]:
     """For each variable's path, its tensor; ``module`` maps a layer's name to the source's."""
-    found = {}
-    for layer in model.layers:
-        for variable in layer.weights:
-            kind = (type(layer).__name__, variable.name)
-            if kind not in _TENSORS:
-                raise ConfigError(f"no PyTorch layout is known for {' '.join(kind)}")
-            tensor, axes = _TENSORS[kind]
-            found[variable.path] = Origin(f"{module(layer.name)}.{tensor}", axes)
-    return found
+    return {
+        variable.path: origin(module(layer.name), variable)
+        for layer in model.layers
+        for variable in layer.weights
+    }
 
 
-def is_bookkeeping(key: str) -> bool:
-    """Whether no prediction depends on the tensor: a count of the training steps."""
-    return key.endswith(".num_batches_tracked")
+def bookkeeping(file: WeightsFile) -> list[str]:
+    """The tensors that no prediction depends on: counts of training steps."""
+    return [key for key in file.tensors if key.endswith(".num_batches_tracked")]

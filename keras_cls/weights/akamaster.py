@@ -2,8 +2,9 @@
 
 import re
 
-NAME = "akamaster"
-NETWORKS = tuple(f"resnet{depth}_cifar10" for depth in (20, 32, 44, 56, 110))
+from keras_cls.architectures import model_spec
+from keras_cls.weights import _pytorch
+from keras_cls.weights.source import Release, Source
 
 _ENDS = {"conv1": "conv1", "conv1_bn": "bn1", "logits": "linear"}
 
@@ -18,3 +19,21 @@ def module(layer: str) -> str:
     stage, unit, number, normalization = match.groups()
     kind = "bn" if normalization else "conv"
     return f"layer{int(stage) - 1}.{int(unit) - 1}.{kind}{number}"
+
+
+SOURCE = Source(
+    name="akamaster",
+    about="Yerlan Idelbayev's ResNets for CIFAR-10 (BSD-2)",
+    endings=_pytorch.ENDINGS,
+    releases={
+        f"resnet{depth}_cifar10": Release(
+            name=f"resnet{depth}",
+            preprocessing=model_spec(f"resnet{depth}_cifar10").preprocessing,
+            classes="cifar10",
+            head=("linear.",),
+        )
+        for depth in (20, 32, 44, 56, 110)
+    },
+    origins=lambda model, file: _pytorch.origins(model, module),
+    ignored=_pytorch.bookkeeping,
+)

@@ -2,12 +2,9 @@
 
 import re
 
-NAME = "torchvision"
-NETWORKS = (
-    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
-    "resnext50_32x4d",
-    "resnext101_32x4d",
-)
+from keras_cls.architectures import model_spec
+from keras_cls.weights import _pytorch
+from keras_cls.weights.source import Release, Source
 
 _ENDS = {"conv1": "conv1", "conv1_bn": "bn1", "logits": "fc"}
 
@@ -25,3 +22,20 @@ def module(layer: str) -> str:
     else:
         place = f"{'bn' if normalization else 'conv'}{number}"
     return f"layer{int(stage) - 1}.{int(unit) - 1}.{place}"
+
+
+SOURCE = Source(
+    name="torchvision",
+    about="torchvision's weights (BSD-3)",
+    endings=_pytorch.ENDINGS,
+    releases={
+        name: Release(name=name, preprocessing=model_spec(name).preprocessing, head=("fc.",))
+        for name in (
+            *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+            "resnext50_32x4d",
+            "resnext101_32x4d",
+        )
+    },
+    origins=lambda model, file: _pytorch.origins(model, module),
+    ignored=_pytorch.bookkeeping,
+)

@@ -9,14 +9,14 @@ import pytest
 from drawn_weights import draw, draw_images
 
 from keras_cls.weights import create_model
-from keras_cls.weights.torchvision import NETWORKS, module
+from keras_cls.weights.torchvision import SOURCE, module
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DEFAULT = ("resnet18", "resnet50", "resnext50_32x4d")
 
 
 def cases():
-    for name in NETWORKS:
+    for name in SOURCE.releases:
         for source in ("timm", "torchvision"):
             if (FIXTURES / f"{source}-{name}.json.gz").exists():
                 marks = () if name in DEFAULT and source == "timm" else pytest.mark.slow
