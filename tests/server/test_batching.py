@@ -212,12 +212,12 @@ def test_a_batch_can_wait_for_company():
         assert model.rows == [2]
         start = time.monotonic()
         await asyncio.gather(*begin(batcher, call(1, 2, 3, 4)))  # full: does not wait
-        assert time.monotonic() - start < 0.15
+        assert time.monotonic() - start < 0.9
         start = time.monotonic()
         await batcher.run(call(1))  # alone: waits to the end
-        assert time.monotonic() - start > 0.15
+        assert time.monotonic() - start > 0.9
 
-    with_batcher(scenario, max_execution_batch_size=4, batch_timeout_micros=200_000)
+    with_batcher(scenario, max_execution_batch_size=4, batch_timeout_micros=1_000_000)
 
 
 def test_outputs_without_a_row_for_each_input_row_are_not_cut_up():
