@@ -13,7 +13,7 @@ from keras_cls.errors import ConfigError
 from keras_cls.weights import _plan, akamaster, formats, own, torchvision
 from keras_cls.weights._plan import WeightsReport
 from keras_cls.weights.formats import WeightsFile
-from keras_cls.weights.source import Provenance, Source
+from keras_cls.weights.source import Provenance, Release, Source
 
 __all__ = ["SOURCES", "Provenance", "WeightsReport", "create_model", "load_weights", "provenance"]
 
@@ -43,9 +43,10 @@ def create_model(
             or 4, the sides at least the spec's ``min_size``.
         features: give the feature maps instead of the logits.
         aux: give the auxiliary classifiers' logits as well, for training.
-        weights: None for fresh ones, or the path of a file: what Keras saved of the same network,
-            or published weights as one of the sources of :data:`SOURCES` names and lays them out.
-            Reading runs no code that a file may hold.
+        weights: None for fresh ones; the path of a file: what Keras saved of the same network, or
+            published weights as one of the sources of :data:`SOURCES` names and lays them out; or
+            the name of such a source, whose file is downloaded once and kept. Reading runs no code
+            that a file may hold.
 
     Returns:
         A functional model. Its input is a float tensor [N, height, width, channels], already
@@ -63,10 +64,10 @@ def create_model(
     """
     # Read before the network is built: a wrong path should not cost a minute.
     spec = model_spec(name)
-    file = None if weights is None else _read(spec, weights)
+    found = None if weights is None else _read(spec, weights)
     model = build_model(name, num_classes, input_shape, features, aux)
-    if file is not None:
-        _load(model, spec, file)
+    if found is not None:
+        _load(model, spec, *found)
     return model
 
 
@@ -86,7 +87,7 @@ def load_weights(model: keras.Model, weights: str | PathLike[str]) -> WeightsRep
         ConfigError: as :func:`create_model`, naming the file and the tensors.
     """
     spec = model_spec(model.name)
-    return _load(model, spec, _read(spec, weights))
+    return _load(model, spec, *_read(spec, weights))
 
 
 def provenance(model: keras.Model) -> Provenance | None:
@@ -94,24 +95,57 @@ def provenance(model: keras.Model) -> Provenance | None:
     return _PROVENANCE.get(model)
 
 
-def _read(spec: ModelSpec, weights: str | PathLike[str]) -> WeightsFile:
+def _read(spec: ModelSpec, weights: str | PathLike[str]) -> tuple[WeightsFile, list[Source]]:
+    """The file's tensors, and the sources that it may be of."""
     if not isinstance(weights, str | PathLike):
-        raise ConfigError(f"weights: expected a path or None, found {weights!r}")
+        raise ConfigError(f"weights: expected a path, a source's name or None, found {weights!r}")
+    if weights in SOURCES and weights != own.SOURCE.name:
+        from keras_cls.weights import downloading
+
+        source = SOURCES[str(weights)]
+        return formats.read(downloading.fetch(source, _release(source, spec))), [source]
     path = Path(weights)
     if not path.suffix and not path.exists():
+        names = ", ".join(name for name in SOURCES if name != own.SOURCE.name)
         raise ConfigError(
-            f"weights: there is no source {str(weights)!r}, nor a file of that name: expected the "
-            f"path of a {', '.join(formats.ENDINGS)} file"
+            f"weights: there is no source {str(weights)!r}, nor a file of that name: expected one "
+            f"of {names}, or the path of a {', '.join(formats.ENDINGS)} file"
         )
     file = formats.read(path)
     # Networks may have the same tensors and differ: where a stride is, whether shortcuts are.
     if file.network is not None and file.network != spec.name and file.network in list_models():
         raise ConfigError(f"{file.path}: expected weights of {spec.name}, found {file.network}'s")
-    return file
+    possible = [source for source in SOURCES.values() if file.ending in source.endings]
+    candidates = [source for source in possible if spec.name in source.releases]
+    if not candidates:
+        known = sorted({name for source in possible for name in source.releases})
+        raise ConfigError(
+            f"{file.path}: no weights in {file.ending} are known for {spec.name}, but for "
+            f"{', '.join(known)}{_refusals(spec, possible)}"
+        )
+    return file, candidates
 
 
-def _load(model: keras.Model, spec: ModelSpec, file: WeightsFile) -> WeightsReport:
-    source, origins = _recognized(model, spec, file)
+def _release(source: Source, spec: ModelSpec) -> Release:
+    if spec.name in source.releases:
+        return source.releases[spec.name]
+    if spec.name in source.refused:
+        raise ConfigError(f"weights: {source.name}: {source.refused[spec.name]}")
+    raise ConfigError(
+        f"weights: {source.name} has no {spec.name}, but {', '.join(sorted(source.releases))}"
+    )
+
+
+def _refusals(spec: ModelSpec, sources: Sequence[Source]) -> str:
+    """What there is to say of networks that bear this one's name elsewhere."""
+    words = [f"{s.name}: {s.refused[spec.name]}" for s in sources if spec.name in s.refused]
+    return "".join(f". {word}" for word in words)
+
+
+def _load(
+    model: keras.Model, spec: ModelSpec, file: WeightsFile, candidates: Sequence[Source]
+) -> WeightsReport:
+    source, origins = _recognized(model, file, candidates)
     release = source.releases[spec.name]
     ignored = set(source.ignored(file))
     if spec.aux_heads and not _has_layer(model, spec.aux_heads[0]):
@@ -120,7 +154,11 @@ def _load(model: keras.Model, spec: ModelSpec, file: WeightsFile) -> WeightsRepo
     if not has_head:  # a network that gives features
         ignored.update(key for key in file.tensors if key.startswith(release.top or release.head))
     head = [path for path in origins if has_head and path.startswith(f"{spec.head}/")]
-    report = _plan.assign(model, source.name, file.path, file.tensors, origins, head, ignored)
+    try:
+        report = _plan.assign(model, source.name, file.path, file.tensors, origins, head, ignored)
+    except ConfigError as error:
+        other = [s for s in SOURCES.values() if file.ending in s.endings and s not in candidates]
+        raise ConfigError(f"{error}{_refusals(spec, other)}") from error
     _PROVENANCE[model] = Provenance(
         source.name,
         file.path,
@@ -132,20 +170,9 @@ def _load(model: keras.Model, spec: ModelSpec, file: WeightsFile) -> WeightsRepo
 
 
 def _recognized(
-    model: keras.Model, spec: ModelSpec, file: WeightsFile
+    model: keras.Model, file: WeightsFile, candidates: Sequence[Source]
 ) -> tuple[Source, dict[str, _plan.Origin]]:
     """The source whose names the file's tensors have, and where the variables are in it."""
-    candidates = [
-        source
-        for source in SOURCES.values()
-        if spec.name in source.releases and file.ending in source.endings
-    ]
-    if not candidates:
-        known = sorted({name for s in SOURCES.values() for name in s.releases if s != own.SOURCE})
-        raise ConfigError(
-            f"{file.path}: no weights in {file.ending} are known for {spec.name}, but for "
-            f"{', '.join(known)}"
-        )
     found = [(source, source.origins(model, file)) for source in candidates]
 
     def fit(candidate: tuple[Source, dict[str, _plan.Origin]]) -> tuple[float, int]:
