@@ -33,6 +33,14 @@ def test_v2_equals_keras_applications(size: tuple[int, int]) -> None:
     assert_gives(model, partial(reference, training=False))
 
 
+def test_auxiliary_head_has_the_releases_parameters() -> None:
+    model = build_model("inception_resnet_v2", input_shape=(299, 299, 3), aux=True)
+    assert list(model.output) == ["logits", "AuxLogits"]
+    aux = [v for v in model.trainable_variables if v.path.startswith("AuxLogits")]
+    # TF-slim's 3,366,760, and a scale of each normalized channel.
+    assert sum(int(np.prod(v.shape)) for v in aux) == 3_366_760 + 128 + 768
+
+
 @pytest.mark.parametrize("rectified", [True, False])
 def test_residual_is_scaled_and_added(rectified: bool) -> None:
     branches = ((Conv(2, 1),), (Conv(3, 1), Conv(4, (1, 3))))
