@@ -96,3 +96,64 @@ def test_rgba_keeps_its_four_channels():
     image = np.dstack([photo(), photo()[..., 0]])
     out = variations(image, Augmentation(random_crop=(0.5, 1.0), flip=True), rule, count=1)[0]
     assert out.shape == (8, 8, 4) and 0 <= out.min() < out.max() <= 255
+
+
+def test_scale_jitter_draws_the_shorter_side() -> None:
+    # Coordinates as pixels again: how far a step in the output goes in the image.
+    y, x = np.mgrid[0:100, 0:200].astype(np.float32)
+    places = np.stack([y, x, x], axis=-1).astype(np.uint8)
+    rule = Preprocessing(size=50, crop=1.0)
+    sides = []
+    for out in variations(places, Augmentation(scale_jitter=(1.2, 2.0)), rule, count=100):
+        step = (out[40, 25, 0] - out[10, 25, 0]) / 30
+        np.testing.assert_allclose(out[25, 40, 1] - out[25, 10, 1], 30 * step, atol=1.5)
+        sides.append(100 / step / 50)
+    assert 1.17 < min(sides) < 1.3 and 1.9 < max(sides) < 2.05
+
+
+def test_scale_jitter_covers_a_long_input() -> None:
+    white = np.full((40, 50, 3), 255, np.uint8)
+    rule = Preprocessing(size=(20, 60))
+    for out in variations(white, Augmentation(scale_jitter=(1.0, 1.5)), rule, count=20):
+        assert out.min() > 254.9
+
+
+def test_pca_color_moves_all_pixels_along_the_components() -> None:
+    grey = np.full((6, 6, 3), 128, np.uint8)
+    rule = Preprocessing(size=6, crop=1.0)
+    moves = np.array([
+        out[0, 0] - 128
+        for out in variations(grey, Augmentation(pca_color=0.1), rule, count=400)
+        if np.ptp(out, axis=(0, 1)).max() < 1e-3
+    ])  # fmt: skip
+    assert len(moves) == 400
+    # The covariance of the moves is that of 0.1 * eigenvalue along each eigenvector (PCA of RGB).
+    directions = np.linalg.svd(moves - moves.mean(0), full_matrices=False)
+    deviations = directions[1] / np.sqrt(len(moves)) / 255
+    np.testing.assert_allclose(deviations, [0.02175, 0.00188, 0.00045], rtol=0.15)
+    assert abs(directions[2][0] @ [0.5675, 0.5808, 0.5836]) > 0.999
+
+
+def test_jitter_keeps_grey_grey_and_stays_on_the_scale() -> None:
+    rule = Preprocessing(size=6, crop=1.0)
+    grey = np.full((6, 6, 3), 100, np.uint8)
+    values = [out[0, 0] for out in variations(grey, Augmentation(jitter=0.4), rule, count=200)]
+    assert np.ptp(values, axis=1).max() < 0.1  # the luma's weights sum to 0.9999
+    assert 59 < np.min(values) < 65 and 135 < np.max(values) < 141
+    for out in variations(photo(), Augmentation(jitter=0.9), rule, count=30):
+        assert out.min() >= 0 and out.max() <= 255
+
+
+def test_erasing_fills_one_rectangle_with_noise_as_often_as_asked() -> None:
+    rule = Preprocessing(size=(40, 50), crop=1.0, resize="squash")
+    flat = np.full((40, 50, 3), 77, np.uint8)
+    shares = []
+    for out in variations(flat, Augmentation(erase=0.5), rule, count=200):
+        erased = (np.abs(out - 77) > 1e-3).any(axis=-1)
+        rows, columns = np.flatnonzero(erased.any(axis=1)), np.flatnonzero(erased.any(axis=0))
+        if len(rows):
+            box = erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert box.mean() > 0.98  # noise may be 77 by chance
+            shares.append(erased.mean())
+    assert 70 < len(shares) < 130
+    assert 0.01 < min(shares) < 0.06 and 0.28 < max(shares) < 0.36
