@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_cls.data.augmentation import Augmentation, augment
 from keras_cls.data.datasets import LabelledDataset
 from keras_cls.data.decoding import decode_image, with_channels
+from keras_cls.data.mixing import Mixing, mix
 from keras_cls.data.scanning import ScannedImages
 from keras_cls.preprocessing import Preprocessing, normalize, resize_and_crop
 
@@ -17,6 +18,7 @@ ImageStream: TypeAlias = ScannedImages | LabelledDataset
 
 Example: TypeAlias = tuple[tf.Tensor, tf.Tensor]
 
+NO_MIXING = Mixing()
 _SHUFFLE_BUFFER = 4096
 
 
@@ -50,6 +52,26 @@ def training_batches(
         .batch(batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def with_shares(
+    batches: tf.data.Dataset,
+    classes: int,
+    mixing: Mixing = NO_MIXING,
+    seed: int = 0,
+    first: int = 0,
+) -> tf.data.Dataset:
+    """Batches whose targets are shares of the classes, float32 [B, classes]; mixed if asked for.
+
+    ``first`` is the number of the first batch: what is mixed depends on it and the seed alone.
+    """
+
+    def prepared(number: tf.Tensor, batch: Example) -> Example:
+        images, targets = batch
+        key = tf.stack([tf.constant(seed, tf.int64), number])
+        return mix(images, tf.one_hot(targets, classes), mixing, key)
+
+    return batches.enumerate(first).map(prepared).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_pixels(source: ImageStream, rule: Preprocessing, batch_size: int) -> tf.data.Dataset:

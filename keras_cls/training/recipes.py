@@ -1,102 +1,445 @@
-"""How to train: optimizer, schedule and augmentation, as data."""
+"""How to train: optimizer, schedule, augmentation and regularisation, as data.
 
+The papers' recipes count learning rates for the paper's batch and points of the schedule as shares
+of the paper's run; :func:`Recipe.optimizer` fits both to the run at hand. Where a paper lowers the
+rate "when the validation error stops improving", the recipe has the points at which that happened,
+or at which its released configuration does it.
+"""
+
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 
 from keras_cls.data.augmentation import Augmentation
+from keras_cls.data.mixing import Mixing
+from keras_cls.data.rand_augment import RandAugment
 from keras_cls.errors import ConfigError
 from keras_cls.preprocessing import Preprocessing
+from keras_cls.training.optimizers import (
+    AdamW,
+    Decays,
+    Method,
+    Multiplier,
+    RmsProp,
+    Sgd,
+    make_optimizer,
+)
+from keras_cls.training.schedules import (
+    Cosine,
+    Exponential,
+    Plateaus,
+    Schedule,
+    Scheduled,
+    Steps,
+)
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """How weights that were trained on other classes are carried over.
+
+    Attributes:
+        head_first: the share of the run in which only the head learns.
+        layer_decay: each stage of the network, counted from the head, learns at this many times
+            the rate of the one behind it (arXiv:1801.06146); 1 for one rate.
+        frozen_statistics: batch normalization stays as in inference, its statistics the old
+            data's.
+    """
+
+    head_first: float = 0.2
+    layer_decay: float = 0.7
+    frozen_statistics: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A way to train.
-
-    AdamW (arXiv:1711.05101) with the learning rate rising linearly and then falling as a cosine
-    (arXiv:1608.03983). Biases and normalization parameters do not decay.
 
     Attributes:
         name: what ``recipe=`` calls it.
         summary: one line on what it is for.
+        source: where its figures stand, and what was chosen where the paper is silent.
+        method: the optimizer.
+        learning_rate: the highest, for a batch of ``batch_size``; another batch scales it.
+        batch_size: images a step of all devices together, where the caller does not say; fewer
+            where there are few images.
+        epochs: how long the paper trained; None for no paper.
+        schedule: how the learning rate goes after the rise.
+        warmup: the share of all steps in which the learning rate rises from almost zero.
+        weight_decay: of the method's kind, see :mod:`keras_cls.training.optimizers`.
+        decays: whether biases and the parameters of normalization decay too.
+        clip_norm: the largest norm of all gradients together.
         augmentation: what happens to a training image.
-        batch_size: images a step, where the caller does not say; fewer where there are few images.
-        learning_rate: the highest one.
-        weight_decay: decoupled, a step's share is this times the learning rate.
-        warmup: the share of all steps in which the learning rate rises.
+        mixing: how the images of a batch are mixed.
+        label_smoothing: the share of a target that is spread over all classes.
+        aux_weight: the weight of each auxiliary head's loss, where the network has such heads.
+        drop_path: whether drop path, where the network has it, grows with the run.
+        ema: the momentum of the moving average of weights that is judged and kept, for each step.
+        fine_tuning: for weights that were trained on something else; None to treat all alike.
     """
 
     name: str
     summary: str
-    augmentation: Augmentation
-    batch_size: int
+    source: str = ""
+    method: Method = AdamW()
     learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05
+    batch_size: int = 32
+    epochs: int | None = None
+    schedule: Schedule = Cosine()
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    decays: Decays = "kernels"
+    clip_norm: float | None = None
+    augmentation: Augmentation = Augmentation()
+    mixing: Mixing = Mixing()
+    label_smoothing: float = 0.0
+    aux_weight: float = 0.0
+    drop_path: bool = False
+    ema: float | None = None
+    fine_tuning: FineTuning | None = None
 
-    def optimizer(self, steps: int) -> keras.Optimizer:
-        """A fresh optimizer for a run of ``steps`` steps."""
-        rising = max(1, round(self.warmup * steps))
-        schedule = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=self.learning_rate / rising,
-            decay_steps=max(1, steps - rising),
-            warmup_target=self.learning_rate,
-            warmup_steps=rising,
+    def learning_rate_for(self, batch_size: int) -> float:
+        """The highest learning rate for a batch of another size."""
+        return self.learning_rate * (batch_size / self.batch_size) ** self.method.scaling
+
+    def optimizer(
+        self, steps: int, batch_size: int | None = None, multiplier: Multiplier | None = None
+    ) -> keras.Optimizer:
+        """A fresh optimizer for a run of ``steps`` steps of ``batch_size`` images."""
+        peak = self.learning_rate_for(batch_size or self.batch_size)
+        rising = math.ceil(self.warmup * steps)
+        return make_optimizer(
+            self.method,
+            Scheduled(self.schedule, peak, steps, rising),
+            self.weight_decay,
+            self.decays,
+            clip_norm=self.clip_norm,
+            ema=self.ema,
+            multiplier=multiplier,
         )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=self.weight_decay)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        return optimizer
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("plain", "no augmentation", Augmentation(), batch_size=64),
-        Recipe(
-            "small_gray",
-            "small grey pictures, such as handwriting: shifted a little, never mirrored",
-            Augmentation(shift=3),
-            batch_size=32,
-            learning_rate=3e-3,
+_SCALE_224 = (256 / 224, 256 / 224)
+_TORCH_CROP = Augmentation(random_crop=(0.08, 1.0), flip=True, jitter=0.4, pca_color=0.1)
+_CIFAR = Augmentation(shift=4, flip=True)
+_SZEGEDY = Augmentation(random_crop=(0.08, 1.0), flip=True, jitter=0.4)
+
+_GENERAL = (
+    Recipe(
+        name="plain",
+        summary="no augmentation",
+        batch_size=64,
+        weight_decay=0.05,
+        warmup=0.05,
+    ),
+    Recipe(
+        name="small_gray",
+        summary="small grey pictures, such as handwriting: shifted a little, never mirrored",
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        warmup=0.05,
+        augmentation=Augmentation(shift=3),
+    ),
+    Recipe(
+        name="small_images",
+        summary="small colour pictures: shifted and mirrored",
+        learning_rate=2e-3,
+        batch_size=128,
+        weight_decay=0.05,
+        warmup=0.05,
+        augmentation=_CIFAR,
+    ),
+    Recipe(
+        name="photos",
+        summary="photos: random crops, mirrored",
+        weight_decay=0.05,
+        warmup=0.05,
+        augmentation=Augmentation(random_crop=(0.25, 1.0), flip=True),
+    ),
+    Recipe(
+        name="modern",
+        summary="many photos: RandAugment, mixup, cutmix, random erasing, averaged weights",
+        source="The ingredients of arXiv:2110.00476 (ResNet strikes back), with AdamW.",
+        batch_size=256,
+        epochs=300,
+        weight_decay=0.05,
+        warmup=5 / 300,
+        augmentation=Augmentation(
+            random_crop=(0.08, 1.0), flip=True, rand_augment=RandAugment(2, 7.0), erase=0.25
         ),
-        Recipe(
-            "small_images",
-            "small colour pictures: shifted and mirrored",
-            Augmentation(shift=4, flip=True),
-            batch_size=128,
-            learning_rate=2e-3,
-        ),
-        Recipe(
-            "photos",
-            "photos: random crops, mirrored",
-            Augmentation(random_crop=(0.25, 1.0), flip=True),
-            batch_size=32,
-        ),
-    )
-}
+        mixing=Mixing(mixup=0.1, cutmix=1.0),
+        label_smoothing=0.1,
+        ema=0.9998,
+    ),
+    Recipe(
+        name="fine_tuning",
+        summary="weights trained on something else: the head first, then all, the front slowest",
+        source="Staged unfreezing and discriminative rates of arXiv:1801.06146.",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        warmup=0.05,
+        augmentation=Augmentation(random_crop=(0.25, 1.0), flip=True),
+        fine_tuning=FineTuning(),
+    ),
+)
+
+_INCEPTION_V3 = Recipe(
+    name="inception_v3",
+    summary="Szegedy 2015: RMSProp with epsilon 1, smoothed labels, averaged weights",
+    source="arXiv:1512.00567, sections 7 and 8: RMSProp with decay 0.9 and epsilon 1.0, rate 0.045 "
+    "times 0.94 every two epochs, 100 epochs, batches of 32 on 50 replicas, gradients clipped at "
+    "2.0, labels smoothed by 0.1, a running average of the weights judged. Momentum 0.9, weight "
+    "decay 4e-5 and the auxiliary weight 0.4 are TF-slim's. The rate is for one replica's batch.",
+    method=RmsProp(rho=0.9, momentum=0.9, epsilon=1.0),
+    learning_rate=0.045,
+    batch_size=32,
+    epochs=100,
+    schedule=Exponential(0.94, 2 / 100),
+    weight_decay=4e-5,
+    clip_norm=2.0,
+    augmentation=_SZEGEDY,
+    label_smoothing=0.1,
+    aux_weight=0.4,
+    ema=0.9999,
+)
+_RESNET = Recipe(
+    name="resnet",
+    summary="He 2015: momentum, the rate lowered twice, scale jitter, PCA colours",
+    source="arXiv:1512.03385, section 3.4: batches of 256, rate 0.1 divided by 10 when the error "
+    "plateaus, weight decay 1e-4, momentum 0.9, the shorter side in 256..480, crops of 224, "
+    "mirrored, AlexNet's colour augmentation. The points are fb.resnet.torch's: 30 and 60 of 90 "
+    "epochs; there all parameters decay.",
+    method=Sgd(),
+    learning_rate=0.1,
+    batch_size=256,
+    epochs=90,
+    schedule=Steps((30 / 90, 60 / 90)),
+    weight_decay=1e-4,
+    decays="all",
+    augmentation=Augmentation(scale_jitter=(256 / 224, 480 / 224), flip=True, pca_color=0.1),
+)
+_SENET = Recipe(
+    name="senet",
+    summary="Hu 2017: large batches, the rate lowered every 30 epochs",
+    source="arXiv:1709.01507, section 6.1: batches of 1,024, momentum 0.9, rate 0.6 divided by 10 "
+    "every 30 of 100 epochs, random-size crops of 224, mirrored. Weight decay 1e-4 is ResNet's.",
+    method=Sgd(),
+    learning_rate=0.6,
+    batch_size=1024,
+    epochs=100,
+    schedule=Steps((0.3, 0.6, 0.9)),
+    weight_decay=1e-4,
+    decays="all",
+    augmentation=Augmentation(random_crop=(0.08, 1.0), flip=True),
+)
+_NASNET = Recipe(
+    name="nasnet",
+    summary="Zoph 2017: RMSProp, smoothed labels, auxiliary head, drop path that grows",
+    source="arXiv:1707.07012, appendix A.4, which trains as Inception v3 did: RMSProp with decay "
+    "0.9 and epsilon 1.0, labels smoothed by 0.1, the auxiliary head weighted 0.4, averaged "
+    "weights, drop path growing in a straight line. Weight decay 4e-5 is TF-slim's for the mobile "
+    "network. The rate and its fall (0.97 every 2.4 epochs, as in PNASNet's release) are chosen.",
+    method=RmsProp(rho=0.9, momentum=0.9, epsilon=1.0),
+    learning_rate=0.04,
+    batch_size=32,
+    epochs=250,
+    schedule=Exponential(0.97, 2.4 / 250),
+    weight_decay=4e-5,
+    clip_norm=10.0,
+    augmentation=_SZEGEDY,
+    label_smoothing=0.1,
+    aux_weight=0.4,
+    drop_path=True,
+    ema=0.9999,
+)
+_PAPERS = (
+    Recipe(
+        name="lenet5",
+        summary="LeCun 1998: plain stochastic gradient descent, the rate lowered in four steps",
+        source="LeCun et al. 1998, section III-B: 20 passes over the data, global rate 0.0005 for "
+        "2 passes, 0.0002 for 3, 0.0001 for 3, 0.00005 for 4, 0.00001 for the rest. There they are "
+        "divided by an estimate of each weight's curvature, which is left out: the highest rate is "
+        "0.05 instead, for batches of 10 images where the paper takes one.",
+        method=Sgd(momentum=0.0),
+        learning_rate=0.05,
+        batch_size=10,
+        epochs=20,
+        schedule=Plateaus((2 / 20, 5 / 20, 8 / 20, 12 / 20), (1.0, 0.4, 0.2, 0.1, 0.02)),
+    ),
+    Recipe(
+        name="alexnet",
+        summary="Krizhevsky 2012: momentum, three reductions, random crops, PCA colours",
+        source="Krizhevsky et al. 2012, sections 4.1 and 5: batches of 128, momentum 0.9, weight "
+        "decay 5e-4, rate 0.01 divided by 10 three times, about 90 epochs, crops of 224 from "
+        "256-pixel images, mirrored, PCA colours. The points are Caffe's, every 20 epochs.",
+        method=Sgd(),
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=90,
+        schedule=Steps((20 / 90, 40 / 90, 60 / 90)),
+        weight_decay=5e-4,
+        decays="all",
+        augmentation=Augmentation(scale_jitter=_SCALE_224, flip=True, pca_color=0.1),
+    ),
+    Recipe(
+        name="nin",
+        summary="Lin 2013: as AlexNet, two reductions",
+        source="arXiv:1312.4400, section 4.1: Krizhevsky's procedure in batches of 128; the rate "
+        "falls by 10 twice, when training stops improving. Equal parts, and 0.01, are chosen.",
+        method=Sgd(),
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=90,
+        schedule=Steps((1 / 3, 2 / 3)),
+        weight_decay=5e-4,
+        decays="all",
+        augmentation=Augmentation(scale_jitter=_SCALE_224, flip=True),
+    ),
+    Recipe(
+        name="vgg",
+        summary="Simonyan 2014: momentum, three reductions, scale jitter, PCA colours",
+        source="arXiv:1409.1556, section 3.1: batches of 256, momentum 0.9, weight decay 5e-4, "
+        "rate 0.01 lowered by 10 three times, 74 epochs, the shorter side in 256..512, crops of "
+        "224, mirrored, AlexNet's colours. The points, which were plateaus, are equal parts.",
+        method=Sgd(),
+        learning_rate=0.01,
+        batch_size=256,
+        epochs=74,
+        schedule=Steps((1 / 4, 2 / 4, 3 / 4)),
+        weight_decay=5e-4,
+        decays="all",
+        augmentation=Augmentation(scale_jitter=(256 / 224, 512 / 224), flip=True, pca_color=0.1),
+    ),
+    Recipe(
+        name="googlenet",
+        summary="Szegedy 2014: the rate 4 % lower every 8 epochs, auxiliary heads",
+        source="arXiv:1409.4842, sections 5 and 6: momentum 0.9, the rate 4 % lower every 8 "
+        "epochs, Polyak averaging, auxiliary losses weighted 0.3, crops of 8 % to 100 % of the "
+        "area with ratios 3/4 to 4/3, photometric distortions. Rate 0.01, batches of 32, weight "
+        "decay 2e-4 and 64 epochs are those of Caffe's bvlc_googlenet, rounded to whole parts.",
+        method=Sgd(),
+        learning_rate=0.01,
+        batch_size=32,
+        epochs=64,
+        schedule=Exponential(0.96, 8 / 64),
+        weight_decay=2e-4,
+        augmentation=_SZEGEDY,
+        aux_weight=0.3,
+        ema=0.9999,
+    ),
+    Recipe(
+        name="bn_inception",
+        summary="Ioffe 2015: a high rate that falls fast, few distortions",
+        source="arXiv:1502.03167, section 4.2: rate 0.045 (BN-x30), batches of 32, weight decay a "
+        "fifth of GoogLeNet's, no dropout to speak of, fewer photometric distortions. The paper "
+        "gives an exponential fall without its figures; Inception v3's are taken.",
+        method=Sgd(),
+        learning_rate=0.045,
+        batch_size=32,
+        epochs=100,
+        schedule=Exponential(0.94, 2 / 100),
+        weight_decay=4e-5,
+        augmentation=Augmentation(random_crop=(0.08, 1.0), flip=True),
+    ),
+    _INCEPTION_V3,
+    replace(
+        _INCEPTION_V3,
+        name="inception_v4",
+        summary="Szegedy 2016: as Inception v3, without smoothed labels",
+        source="arXiv:1602.07261, section 4: RMSProp with decay 0.9 and epsilon 1.0, rate 0.045 "
+        "times 0.94 every two epochs, 20 replicas, a running average of the weights judged. The "
+        "rest is Inception v3's.",
+        label_smoothing=0.0,
+        clip_norm=None,
+    ),
+    _RESNET,
+    replace(
+        _RESNET,
+        name="resnet_cifar",
+        summary="He 2015 on CIFAR-10: shifted by up to 4 pixels and mirrored",
+        source="arXiv:1512.03385, section 4.2: batches of 128, rate 0.1 divided by 10 after 32,000 "
+        "and 48,000 of 64,000 steps (182 epochs of 45,000 images), weight decay 1e-4.",
+        batch_size=128,
+        epochs=182,
+        schedule=Steps((32 / 64, 48 / 64)),
+        augmentation=_CIFAR,
+    ),
+    replace(
+        _RESNET,
+        name="resnext",
+        summary="Xie 2016, and ResNet v2: as ResNet, crops of any scale and ratio",
+        source="arXiv:1611.05431, section 5 (and arXiv:1603.05027, section 5.2): as ResNet, with "
+        "the scale and aspect ratio augmentation, colour jitter and lighting of fb.resnet.torch.",
+        augmentation=_TORCH_CROP,
+    ),
+    _SENET,
+    replace(
+        _SENET,
+        name="senet154",
+        summary="Hu 2017's SENet-154: as SENet, with smoothed labels",
+        source="arXiv:1709.01507, appendix: label smoothing 0.1 beside the settings of the others.",
+        label_smoothing=0.1,
+    ),
+    _NASNET,
+    replace(
+        _NASNET,
+        name="nasnet_cifar",
+        summary="Zoph 2017 on CIFAR-10: momentum, one cosine over 600 epochs",
+        source="TF-slim's cifar configuration: momentum 0.9, rate 0.025 falling as one cosine, "
+        "batches of 32, weight decay 5e-4, gradients clipped at 5, auxiliary weight 0.4.",
+        method=Sgd(),
+        learning_rate=0.025,
+        epochs=600,
+        schedule=Cosine(),
+        weight_decay=5e-4,
+        clip_norm=5.0,
+        augmentation=_CIFAR,
+        label_smoothing=0.0,
+        ema=None,
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in (*_GENERAL, *_PAPERS)}
 
 _SMALL_SIDE = 64
+_MANY_IMAGES = 100_000
 _FEWEST_STEPS = 8
 _SMALLEST_BATCH = 8  # batch normalization needs some
 
 
-def choose_recipe(name: str, rule: Preprocessing) -> Recipe:
-    """The recipe of that name, or the one that fits the network's input for ``"auto"``.
+def choose_recipe(
+    name: str, rule: Preprocessing, images: int = 0, trained: bool = False
+) -> tuple[Recipe, str]:
+    """The recipe of that name, or for ``"auto"`` the one that fits; and the reason in words.
+
+    Args:
+        name: a recipe's, or ``"auto"``.
+        rule: the network's preprocessing.
+        images: how many there are to train on.
+        trained: whether the network starts from weights that were trained before.
 
     Raises:
         ConfigError: there is no such recipe.
     """
-    if not isinstance(name, str):
-        raise ConfigError(f"recipe must be a name, found {name!r}")
-    if name == "auto":
-        if max(rule.size) > _SMALL_SIDE:
-            name = "photos"
-        else:
-            name = "small_gray" if rule.color_mode == "grayscale" else "small_images"
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in ("auto", *RECIPES):
         raise ConfigError(f"recipe must be one of auto, {', '.join(RECIPES)}; found {name!r}")
-    return RECIPES[name]
+    if name != "auto":
+        return RECIPES[name], "as asked for"
+    side = max(rule.size)
+    if side > _SMALL_SIDE:
+        fitting = "modern" if images >= _MANY_IMAGES and not trained else "photos"
+        why = f"its input is {side} pixels wide and there are {images:,} images"
+    else:
+        fitting = "small_gray" if rule.color_mode == "grayscale" else "small_images"
+        why = f"its input is {side} pixels wide, {rule.color_mode}"
+    if not trained:
+        return RECIPES[fitting], why
+    augmentation = RECIPES[fitting].augmentation
+    return (
+        replace(RECIPES["fine_tuning"], augmentation=augmentation),
+        f"it starts from trained weights, and {why}",
+    )
 
 
 def choose_batch_size(wanted: int | None, recipe: Recipe, images: int) -> int:

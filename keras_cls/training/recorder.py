@@ -10,6 +10,8 @@ import keras
 from keras_cls.classifier import Classifier
 from keras_cls.errors import TrainingDivergedError
 from keras_cls.files import new_file
+from keras_cls.training.averaging import averaged
+from keras_cls.training.fine_tuning import unfrozen
 from keras_cls.training.run_folder import RunFolder, RunState
 
 
@@ -58,7 +60,8 @@ class Recorder(keras.callbacks.Callback):
             state.best_epoch = epoch + 1
             self._classifier.metrics = {k: v for k, v in row.items() if k != "seconds"}
             state.best = self._folder.best_for(epoch + 1)
-            self._classifier.save(self._folder.path / state.best)
+            with averaged(self.model.optimizer), unfrozen(self._classifier.model):
+                self._classifier.save(self._folder.path / state.best)
         state.checkpoint = self._folder.checkpoint_for(epoch + 1)
         with new_file(self._folder.path / state.checkpoint) as file:
             self.model.save_weights(file, overwrite=True)

@@ -27,6 +27,7 @@ from keras_cls.data.pipeline import (
     input_pixels,
     steps_per_epoch,
     training_batches,
+    with_shares,
 )
 from keras_cls.data.scanning import describe_unreadable
 from keras_cls.errors import ConfigError, DataError
@@ -34,6 +35,8 @@ from keras_cls.evaluation import Evaluation
 from keras_cls.files import sole_owner
 from keras_cls.labels import checked_labels
 from keras_cls.preprocessing import normalize
+from keras_cls.training.averaging import JudgeAveraged
+from keras_cls.training.fine_tuning import Stages, StageSwitch, set_statistics_frozen
 from keras_cls.training.progress import ScanProgress, TrainingProgress
 from keras_cls.training.recipes import (
     Recipe,
@@ -44,6 +47,7 @@ from keras_cls.training.recipes import (
 from keras_cls.training.recorder import Recorder
 from keras_cls.training.report import Mistake, write_report
 from keras_cls.training.run_folder import History, RunFolder, RunState, default_run_folder
+from keras_cls.training.trainee import DropPathGrowth, Trainee
 from keras_cls.weights import create_model
 
 _SAMPLE_IMAGES = 16
@@ -101,7 +105,8 @@ def train(
         batch_size: images a step; None leaves it to the recipe.
         input_shape: (height, width, channels) of the network's input; None for the published one.
         weights: a file of weights to start from, see :func:`keras_cls.create_model`.
-        recipe: ``"auto"``, ``"plain"``, ``"small_gray"``, ``"small_images"`` or ``"photos"``.
+        recipe: a name of :data:`keras_cls.training.recipes.RECIPES`, or ``"auto"``, which picks by
+            the network's input, the number of images and whether the weights were trained before.
         run_dir: the run folder; None makes a new one under ``runs/``.
         seed: what the split, the initial weights, the order and the augmentation are drawn from.
         strict: stop at unreadable images instead of leaving them out and naming them.
@@ -167,7 +172,10 @@ def _run(
 
     keras.utils.set_random_seed(seed)
     classifier = _start(model, images.labels, request["input_shape"], request["weights"])
-    chosen = choose_recipe(request["recipe"], classifier.preprocessing)
+    trained = request["weights"] is not None or isinstance(model, Classifier)
+    chosen, why = choose_recipe(
+        request["recipe"], classifier.preprocessing, len(images.train), trained
+    )
     size = choose_batch_size(request["batch_size"], chosen, len(images.train))
     resolved = {
         "recipe": asdict(chosen),
@@ -186,13 +194,27 @@ def _run(
     classifier.sample = _sample(images.validation, classifier)
     console.print(
         f"{classifier.architecture}, {len(images.labels)} classes, {len(images.train):,} training "
-        f"and {len(images.validation):,} validation images; recipe {chosen.name} "
-        f"({chosen.summary}), batch size {size}; run folder {folder.path}",
+        f"and {len(images.validation):,} validation images; batch size {size}; run folder "
+        f"{folder.path}\nrecipe {chosen.name}: {chosen.summary} ({why})",
         highlight=False,
         markup=False,
     )
+    outputs: Any = classifier.model.output
+    if chosen.aux_weight and not trained and model_spec(classifier.architecture).aux_heads:
+        classifier, outputs = _with_auxiliary_heads(classifier)
     try:
-        _fit(classifier, images, chosen, size, request["epochs"], seed, folder, state, console)
+        _fit(
+            classifier,
+            outputs,
+            images,
+            chosen,
+            size,
+            request["epochs"],
+            seed,
+            folder,
+            state,
+            console,
+        )
     except tf.errors.OpError as error:
         raise DataError(
             f"{request['data']}: the images could not be read to the end while training; has a "
@@ -230,8 +252,21 @@ def _start(
     return Classifier(network, labels, model.preprocessing, architecture=model.architecture)
 
 
+def _with_auxiliary_heads(classifier: Classifier) -> tuple[Classifier, dict[str, Any]]:
+    """The fresh classifier anew, over a network that has auxiliary heads; and all their logits."""
+    name, shape = classifier.architecture, classifier.preprocessing.input_shape
+    network = create_model(name, len(classifier.labels), shape, aux=True)
+    model = keras.Model(network.input, network.output[model_spec(name).head], name=name)
+    rebuilt = Classifier(
+        model, classifier.labels, classifier.preprocessing, training=classifier.training
+    )
+    rebuilt.sample = classifier.sample
+    return rebuilt, network.output
+
+
 def _fit(
     classifier: Classifier,
+    outputs: Any,
     images: TrainingData,
     recipe: Recipe,
     batch_size: int,
@@ -244,38 +279,50 @@ def _fit(
     """Train from the state's epoch to the last; the folder and the state keep up."""
     steps = steps_per_epoch(images.train, batch_size)
     rule = classifier.preprocessing
-    # Over the same layers, so that the classifier's own model stays without an optimizer.
-    network = keras.Model(classifier.model.input, classifier.model.output)
-    optimizer = recipe.optimizer(steps * epochs)
-    network.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+    classes = len(classifier.labels)
+    stages = None
+    if recipe.fine_tuning is not None:
+        stages = Stages(classifier.model, recipe.fine_tuning)
+        set_statistics_frozen(classifier.model, recipe.fine_tuning.frozen_statistics)
+    optimizer = recipe.optimizer(
+        steps * epochs, batch_size, None if stages is None else stages.multiplier
     )
+    # Over the same layers, so that the classifier's own model stays without an optimizer.
+    model = classifier.model
+    head = model_spec(model.name).head if isinstance(outputs, dict) else ""
+    network = Trainee.of(model.input, outputs, recipe, name=model.name, head=head)
+    network.compile(optimizer=optimizer, jit_compile=False)
     if state.checkpoint is not None:
         optimizer.build(network.trainable_variables)
         network.load_weights(folder.path / state.checkpoint)
         console.print(f"going on after epoch {state.epochs_done}", highlight=False)
     if state.epochs_done >= epochs:
         return
+    batches = training_batches(
+        images.train,
+        rule,
+        recipe.augmentation,
+        batch_size=batch_size,
+        seed=seed,
+        first_epoch=state.epochs_done,
+    )
+    first = state.epochs_done * steps
     progress = TrainingProgress(console, epochs, steps)
     try:
         network.fit(
-            training_batches(
-                images.train,
-                rule,
-                recipe.augmentation,
-                batch_size=batch_size,
-                seed=seed,
-                first_epoch=state.epochs_done,
+            with_shares(batches, classes, recipe.mixing, seed, first),
+            validation_data=with_shares(
+                evaluation_batches(images.validation, rule, batch_size), classes
             ),
-            validation_data=evaluation_batches(images.validation, rule, batch_size),
             steps_per_epoch=steps,
             initial_epoch=state.epochs_done,
             epochs=epochs,
             shuffle=False,  # training_batches does it
             verbose=0,
             callbacks=[
+                *([] if stages is None else [StageSwitch(stages, epochs)]),
+                *([DropPathGrowth(network, epochs)] if recipe.drop_path else []),
+                JudgeAveraged(optimizer),
                 Recorder(folder, state, classifier, lambda: float(optimizer.learning_rate), seed),
                 keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
                 progress,
@@ -283,6 +330,8 @@ def _fit(
         )
     finally:
         progress.close()
+        if stages is not None:
+            set_statistics_frozen(classifier.model, False)
 
 
 def _finish(

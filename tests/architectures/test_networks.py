@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import keras
@@ -28,18 +27,18 @@ COUNTED = [
 PARAMS = [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
 
 
-@cache
-def built(name: str) -> keras.Model:
-    return build_model(name)
+@pytest.fixture(scope="module", params=COUNTED)
+def built(request: pytest.FixtureRequest) -> keras.Model:
+    """Each network in turn, one at a time in memory."""
+    return build_model(request.param)
 
 
 def size_of(variables: list) -> int:
     return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
-@pytest.mark.parametrize("name", COUNTED)
-def test_counts_are_the_published_ones(name: str) -> None:
-    spec, model, published = model_spec(name), built(name), PUBLISHED[name]
+def test_counts_are_the_published_ones(built: keras.Model) -> None:
+    spec, model, published = model_spec(built.name), built, PUBLISHED[built.name]
     assert size_of(model.trainable_variables) == spec.params_trainable == published.trainable
     assert size_of(model.weights) == spec.params_total  # without the seeds of dropout
     assert spec.params_total - spec.params_trainable == published.statistics
@@ -48,19 +47,16 @@ def test_counts_are_the_published_ones(name: str) -> None:
         assert spec.multiply_adds / 1e6 == pytest.approx(published.millions, rel=5e-4, abs=5e-4)
 
 
-@pytest.mark.parametrize("name", COUNTED)
-def test_layers_have_names_of_their_own(name: str) -> None:
-    operations = built(name).operations
+def test_layers_have_names_of_their_own(built: keras.Model) -> None:
+    operations = built.operations
     for operation in operations:
         assert isinstance(operation, keras.layers.Layer), f"bare operation {operation.name}"
         assert not isinstance(operation, keras.layers.Lambda)
         automatic = keras.src.utils.naming.to_snake_case(type(operation).__name__)
         assert not re.fullmatch(rf"{automatic}(_\d+)?", operation.name), operation.name
     assert len({operation.name for operation in operations}) == len(operations)
-    assert built(name).name == name
-    assert isinstance(
-        built(name).get_layer(model_spec(name).head), keras.layers.Dense | keras.layers.Conv2D
-    )
+    head = built.get_layer(model_spec(built.name).head)
+    assert isinstance(head, keras.layers.Dense | keras.layers.Conv2D)
 
 
 @pytest.mark.parametrize("name", PARAMS)

@@ -345,7 +345,7 @@ def test_labels_name_the_classes_of_arrays(tmp_path):
         ({"model": 5}, "found 5"),
         ({"input_shape": 5}, "input_shape must be"),
         ({"labels": 5}, "labels"),
-        ({"recipe": ["auto"]}, "recipe must be a name"),
+        ({"recipe": ["auto"]}, "recipe must be one of"),
         ({"run_dir": 5}, "run_dir must be a path"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
