@@ -5,6 +5,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "networks": "the registry's table in the README",
+    "recipes": "the table of recipes in docs/training.md",
     "layers": "fused batch normalization and grouped convolution against those of Keras",
     "speed": "building, answer and training step of every network against keras.applications",
     "serving": "CPU time of an answer by gRPC against the same signature in process",

@@ -3,8 +3,8 @@
 The training step of ResNet-50 against keras.applications' (``resnet50_v1``, which has its strides);
 that of ``resnet50`` with the fused batch normalization against the same network with
 ``keras.layers.BatchNormalization`` and nothing else changed, in float32 and mixed bfloat16; and the
-forward and backward pass of a ResNeXt block with ``GroupedConv2D`` against ``Conv2D(groups=32)``. Each has a process of its
-own, as a training has, and they run a step in turns.
+forward and backward pass of a ResNeXt block with ``GroupedConv2D`` against ``Conv2D(groups=32)``.
+Each has a process of its own, as a training has, and they run a step in turns.
 """
 
 import os
