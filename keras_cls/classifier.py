@@ -30,8 +30,9 @@ from keras_cls.contract import Prediction
 from keras_cls.errors import ConfigError
 from keras_cls.files import new_folder, read_json, write_json
 from keras_cls.images import ImageSource, describe, each_image, read_image
-from keras_cls.labels import checked_labels
+from keras_cls.labels import checked_labels, class_names
 from keras_cls.preprocessing import Preprocessing, normalize, transform
+from keras_cls.weights import provenance
 
 CARD_FILE = "classifier.json"
 MODEL_FILE = "model.keras"
@@ -51,9 +52,10 @@ class Classifier:
 
     Args:
         model: one float input ``[N, H, W, C]``, one output: logits ``[N, len(labels)]``.
-        labels: the names of the classes, in the order of the logits.
+        labels: the names of the classes, in the order of the logits. None for a model with
+            published weights: the classes that they were trained on.
         preprocessing: how images become the model's input. None for a model of the registry: the
-            published rule, at the model's own input size.
+            rule that its weights were published with, else its own, at the model's input size.
         architecture: the registry's name of the network; None where the model's own name is it.
         metrics: what was measured, such as ``{"val_accuracy": 0.98}``.
         training: the settings it was trained with; anything that JSON can hold.
@@ -61,13 +63,13 @@ class Classifier:
             exports are verified.
 
     Raises:
-        ConfigError: labels, preprocessing or sample do not fit the model.
+        ConfigError: labels, preprocessing or sample do not fit the model, or must be given.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         *,
         architecture: str | None = None,
@@ -78,7 +80,7 @@ class Classifier:
         if not isinstance(model, keras.Model):
             raise ConfigError(f"model must be a keras.Model, found {type(model).__name__}")
         self.model = model
-        self.labels = checked_labels(labels)
+        self.labels = _classes_of_weights(model) if labels is None else checked_labels(labels)
         self.architecture = architecture or model.name
         self.preprocessing = preprocessing or _published(model)
         self.metrics = {key: _finite(key, value) for key, value in (metrics or {}).items()}
@@ -310,7 +312,32 @@ def _finite(key: str, value: Any) -> float | int:
     return number
 
 
+def _classes_of_weights(model: keras.Model) -> tuple[str, ...]:
+    count = _shape(model, "output_shape", 2)[-1]
+    found = provenance(model)
+    if found is None:
+        raise ConfigError(
+            f"labels: name the {count} classes of {model.name!r}, labels=[...]: only published "
+            "weights, create_model(..., weights=...), bring names of their own"
+        )
+    if found.classes is None:
+        raise ConfigError(
+            f"labels: name the {count} classes of {model.name!r}, labels=[...]: its weights, "
+            f"{found.file}, do not say what they are, or left its head fresh"
+        )
+    names = class_names(found.classes)
+    if len(names) != count:
+        raise ConfigError(
+            f"labels: name the {count} classes of {model.name!r}, labels=[...]: its weights, "
+            f"{found.file}, are for the {len(names)} of {found.classes}"
+        )
+    return names
+
+
 def _published(model: keras.Model) -> Preprocessing:
+    found = provenance(model)
+    if found is not None:
+        return found.preprocessing
     if model.name not in list_models():
         raise ConfigError(
             f"{model.name!r} is not a network of the registry: say how images become its input, "

@@ -16,7 +16,9 @@ from keras_cls.architectures import build_model
 from keras_cls.classifier import Classifier, load
 from keras_cls.contract import Prediction
 from keras_cls.errors import ConfigError, ImageError
+from keras_cls.labels import class_names
 from keras_cls.preprocessing import Preprocessing
+from keras_cls.weights import Provenance, akamaster, create_model
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,45 @@ def test_a_registry_model_needs_no_preprocessing():
     classifier = Classifier(build_model("resnet20_cifar10", num_classes=3), LABELS)
     assert classifier.preprocessing.size == (32, 32)
     assert classifier.architecture == "resnet20_cifar10"
+
+
+def test_published_weights_bring_their_classes_and_preprocessing(tmp_path):
+    model = build_model("resnet20_cifar10")
+    tensors = {
+        origin.key: np.ones_like(np.transpose(value, np.argsort(origin.changes[0].order)))
+        if origin.changes
+        else np.asarray(value)
+        for path, origin in akamaster.SOURCE.origins(model, None).items()
+        for value in [np.asarray(next(v for v in model.variables if v.path == path))]
+    }
+    np.savez(tmp_path / "published.npz", **tensors)
+    classifier = Classifier(create_model("resnet20_cifar10", weights=tmp_path / "published.npz"))
+    assert classifier.labels == class_names("cifar10")
+    assert classifier.preprocessing == akamaster.SOURCE.releases["resnet20_cifar10"].preprocessing
+
+    larger = create_model("resnet20_cifar10", 3, (40, 36, 1), weights=tmp_path / "published.npz")
+    with pytest.raises(ConfigError, match=r"name the 3 classes .*published\.npz, do not say"):
+        Classifier(larger)
+    assert Classifier(larger, LABELS).preprocessing.input_shape == (40, 36, 1)
+
+
+def test_the_weights_own_preprocessing_is_taken(monkeypatch):
+    model = build_model("resnet20_cifar10")
+    rule = Preprocessing(size=(32, 32), mean=(0.5,), std=(0.5,))
+    found = Provenance("elsewhere", "file.h5", rule, "cifar10")
+    monkeypatch.setattr("keras_cls.classifier.provenance", {model: found}.get)
+    assert Classifier(model).preprocessing == rule
+    other = Preprocessing(size=(32, 32))
+    assert Classifier(model, preprocessing=other).preprocessing == other
+    found = Provenance("elsewhere", "file.h5", rule, "imagenet")
+    monkeypatch.setattr("keras_cls.classifier.provenance", {model: found}.get)
+    with pytest.raises(ConfigError, match="are for the 1000 of imagenet"):
+        Classifier(model)
+
+
+def test_fresh_networks_need_labels():
+    with pytest.raises(ConfigError, match="name the 10 classes of 'resnet20_cifar10'"):
+        Classifier(build_model("resnet20_cifar10"))
 
 
 def test_a_foreign_model_must_say_how_images_are_prepared():

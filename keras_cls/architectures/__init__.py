@@ -23,13 +23,14 @@ from keras_cls.architectures import (
 )
 from keras_cls.architectures._counting import count_multiply_adds
 from keras_cls.architectures._registry import build_model, list_models, model_spec
-from keras_cls.architectures.spec import ModelSpec, Paper, ReportedError, ReviewFigure
+from keras_cls.architectures.spec import ModelSpec, Paper, ReportedError, ReviewFigure, Views
 
 __all__ = [
     "ModelSpec",
     "Paper",
     "ReportedError",
     "ReviewFigure",
+    "Views",
     "alexnet",
     "bn_inception",
     "build_model",

@@ -10,10 +10,11 @@ import keras
 from keras_cls.architectures import inception_v2_v3, inception_v4
 from keras_cls.architectures._registry import register
 from keras_cls.architectures.inception_v2_v3 import (
+    KERAS_TABLE,
     MAX,
-    ONE_CROP,
     PREPROCESSING,
     SLIM_TABLE,
+    TIMM_RESULTS,
     Branch,
     Conv,
     InceptionSpec,
@@ -24,8 +25,14 @@ from keras_cls.architectures.inception_v2_v3 import (
     halving,
     inception,
     mixed_5,
+    release,
 )
-from keras_cls.architectures.inception_v4 import PAPER, reduction_a
+from keras_cls.architectures.inception_v4 import (
+    PAPER,
+    paper_144_crops,
+    paper_single,
+    reduction_a,
+)
 from keras_cls.architectures.spec import ReportedError, ReviewFigure, Tensor
 
 
@@ -192,7 +199,7 @@ INCEPTION_RESNET_V1 = InceptionSpec(
         "Repeat_2_block8_5",
     ),
     parts=_PARTS_V1,
-    reported=(ReportedError("paper_single", ONE_CROP, 21.3, 5.5, "paper, table 2", recalled=True),),
+    reported=(paper_single(21.3, 5.5), paper_144_crops(18.8, 4.3)),
     deviations=(
         "Nothing was released by the authors: built are the paper's figures. The network for faces "
         "in davidsandberg/facenet has one more block at the end, without ReLU.",
@@ -228,7 +235,8 @@ INCEPTION_RESNET_V2 = InceptionSpec(
     parts=_PARTS_V2,
     auxiliary_on="Repeat_1_block17_20",
     reported=(
-        ReportedError("paper_single", ONE_CROP, 19.9, 4.9, "paper, table 2", recalled=True),
+        paper_single(19.9, 4.9),
+        paper_144_crops(17.8, 3.7),
         ReportedError(
             "paper_best",
             "ImageNet test, four networks (an Inception v4, three of these), many crops",
@@ -236,7 +244,9 @@ INCEPTION_RESNET_V2 = InceptionSpec(
             3.08,
             "paper, abstract",
         ),
-        ReportedError("release", ONE_CROP, 19.6, 4.7, SLIM_TABLE),
+        release(19.6, 4.7, SLIM_TABLE),
+        release(19.744, 4.748, KERAS_TABLE),
+        release(19.538, 4.692, TIMM_RESULTS),
     ),
     review=ReviewFigure(
         3.08,

@@ -15,8 +15,9 @@ from keras_cls.architectures.inception_v2_v3 import (
     Parts,
     halving,
     inception,
+    release,
 )
-from keras_cls.architectures.spec import Paper, ReportedError
+from keras_cls.architectures.spec import Paper, ReportedError, Views
 
 PAPER = Paper(
     title="Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
@@ -100,6 +101,19 @@ _INCEPTION_C = Module(
     )
 )
 
+
+def paper_single(top1: float, top5: float) -> ReportedError:
+    """Errors in percent from the paper's table 2, without the images that are on a blacklist."""
+    text = f"{ONE_CROP}, without the images on ILSVRC's blacklist"
+    return ReportedError("paper_single", text, top1, top5, "paper, table 2", views=Views())
+
+
+def paper_144_crops(top1: float, top5: float) -> ReportedError:
+    """Errors in percent from the paper's table 4."""
+    text = "ImageNet validation, one network, 144 crops"
+    return ReportedError("paper_best", text, top1, top5, "paper, table 4", views=Views(144))
+
+
 INCEPTION_V4 = InceptionSpec(
     name="inception_v4",
     family="inception_v4",
@@ -128,25 +142,17 @@ INCEPTION_V4 = InceptionSpec(
     ),
     auxiliary_on="Mixed_6h",
     reported=(
-        ReportedError("paper_single", ONE_CROP, 20.0, 5.0, "paper, table 2", recalled=True),
+        paper_single(20.0, 5.0),
         ReportedError(
             "paper_best",
             "ImageNet validation, one network, 12 crops",
             18.7,
             4.2,
             "paper, table 3",
-            recalled=True,
         ),
-        ReportedError(
-            "paper_best",
-            "ImageNet validation, one network, 144 crops",
-            17.7,
-            3.8,
-            "paper, table 4",
-            recalled=True,
-        ),
-        ReportedError("release", ONE_CROP, 19.8, 4.8, SLIM_TABLE),
-        ReportedError("release", ONE_CROP, 19.86, 5.02, TIMM_RESULTS),
+        paper_144_crops(17.7, 3.8),
+        release(19.8, 4.8, SLIM_TABLE),
+        release(19.844, 5.032, TIMM_RESULTS),
     ),
     deviations=(
         "Batch normalization has a scale (gamma); TF-slim leaves it out: with its weights it is "

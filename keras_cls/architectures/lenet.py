@@ -3,7 +3,7 @@
 import keras
 
 from keras_cls.architectures._registry import register
-from keras_cls.architectures.spec import ModelSpec, Network, Paper, ReportedError, Tensor
+from keras_cls.architectures.spec import ModelSpec, Network, Paper, ReportedError, Tensor, Views
 from keras_cls.preprocessing import Preprocessing
 
 LENET5 = ModelSpec(
@@ -37,7 +37,13 @@ LENET5 = ModelSpec(
     endpoints=("C1", "C3", "C5"),
     reported=(
         ReportedError(
-            "paper_single", "MNIST test", 0.95, None, "paper, section III", recalled=True
+            "paper_single",
+            "MNIST test",
+            0.95,
+            None,
+            "paper, section III",
+            recalled=True,
+            views=Views(),
         ),
         ReportedError(
             "paper_best",
@@ -46,6 +52,7 @@ LENET5 = ModelSpec(
             None,
             "paper, section III",
             recalled=True,
+            views=Views(),
         ),
     ),
     deviations=(

@@ -7,7 +7,14 @@ import keras
 
 from keras_cls.architectures._registry import register
 from keras_cls.architectures.blocks import max_pool_ceil
-from keras_cls.architectures.spec import ModelSpec, Network, Paper, ReportedError, Tensor
+from keras_cls.architectures.spec import (
+    ModelSpec,
+    Network,
+    Paper,
+    ReportedError,
+    Tensor,
+    Views,
+)
 from keras_cls.preprocessing import Preprocessing
 
 PAPER = Paper(
@@ -122,14 +129,16 @@ NIN_CIFAR10 = NINSpec(
     ),
     dropout_after=(1, 2),
     reported=(
-        ReportedError("paper_single", "CIFAR-10 test", 10.41, None, "paper", recalled=True),
+        ReportedError(
+            "paper_single", "CIFAR-10 test", 10.41, None, "paper, table 1", views=Views()
+        ),
         ReportedError(
             "paper_best",
             "CIFAR-10 test, trained with shifted and mirrored images",
             8.81,
             None,
-            "paper",
-            recalled=True,
+            "paper, table 1",
+            views=Views(),
         ),
     ),
     deviations=(

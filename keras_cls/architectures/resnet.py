@@ -18,6 +18,7 @@ from keras_cls.architectures.spec import (
     ReportedError,
     ReviewFigure,
     Tensor,
+    Views,
 )
 from keras_cls.preprocessing import Preprocessing
 
@@ -100,14 +101,41 @@ def _resnet_spec(
     )
 
 
-def _torchvision(top1: float, top5: float) -> tuple[ReportedError, ...]:
+def _torchvision(top1: float, top5: float) -> ReportedError:
     source = "torchvision's weights, table in its documentation before 0.13"
-    return (ReportedError("release", _VALIDATION, top1, top5, source),)
+    return ReportedError("release", _VALIDATION, top1, top5, source, views=Views())
 
 
 def _authors(top1: float, top5: float) -> ReportedError:
     source = "github.com/KaimingHe/deep-residual-networks, README"
-    return ReportedError("release", _VALIDATION, top1, top5, source, recalled=True)
+    return ReportedError("release", _VALIDATION, top1, top5, source, views=Views())
+
+
+def _keras(top1: float, top5: float) -> ReportedError:
+    source = "keras.applications, the table of keras-applications' README"
+    return ReportedError("release", _VALIDATION, top1, top5, source, views=Views())
+
+
+def _ten_crops(top1: float, top5: float) -> ReportedError:
+    return ReportedError(
+        "paper_best",
+        "ImageNet validation, one network, ten crops",
+        top1,
+        top5,
+        "paper, table 3",
+        views=Views("10 of the whole image"),
+    )
+
+
+def _dense(top1: float, top5: float) -> ReportedError:
+    return ReportedError(
+        "paper_best",
+        "ImageNet validation, one network, fully convolutional on five scales",
+        top1,
+        top5,
+        "paper, table 4",
+        views=Views("dense", (224, 256, 384, 480, 640)),
+    )
 
 
 ENDPOINTS = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
@@ -131,7 +159,7 @@ RESNETS = (
         (2, 2, 2, 2),
         (11_689_512, 11_699_112),
         1_814_073_344,
-        _torchvision(30.24, 10.92),
+        (_torchvision(30.24, 10.92),),
     ),
     _resnet_spec(
         "resnet34",
@@ -139,7 +167,7 @@ RESNETS = (
         (3, 4, 6, 3),
         (21_797_672, 21_814_696),
         3_663_761_408,
-        _torchvision(26.70, 8.58),
+        (_ten_crops(24.52, 7.46), _dense(21.84, 5.71), _torchvision(26.70, 8.58)),
     ),
     _resnet_spec(
         "resnet50",
@@ -147,7 +175,7 @@ RESNETS = (
         UNITS[50],
         (25_557_032, 25_610_152),
         4_089_184_256,
-        _torchvision(23.85, 7.13),
+        (_torchvision(23.85, 7.13),),
         deviations=_STRIDE_ON_THE_3X3,
     ),
     _resnet_spec(
@@ -156,7 +184,7 @@ RESNETS = (
         UNITS[101],
         (44_549_160, 44_654_504),
         7_801_405_440,
-        _torchvision(22.63, 6.44),
+        (_torchvision(22.63, 6.44),),
         deviations=_STRIDE_ON_THE_3X3,
     ),
     _resnet_spec(
@@ -165,7 +193,7 @@ RESNETS = (
         UNITS[152],
         (60_192_808, 60_344_232),
         11_513_626_624,
-        _torchvision(21.69, 5.94),
+        (_torchvision(21.69, 5.94),),
         deviations=_STRIDE_ON_THE_3X3,
     ),
     _resnet_spec(
@@ -175,10 +203,10 @@ RESNETS = (
         (25_557_032, 25_610_152),
         3_857_973_248,
         (
+            _ten_crops(22.85, 6.71),
+            _dense(20.74, 5.25),
             _authors(24.7, 7.8),
-            ReportedError(
-                "release", _VALIDATION, 25.1, 7.9, "keras.applications, its table", recalled=True
-            ),
+            _keras(25.072, 7.940),
         ),
         deviations=_STRIDE_ON_THE_1X1,
     ),
@@ -188,6 +216,12 @@ RESNETS = (
         UNITS[101],
         (44_549_160, 44_654_504),
         7_570_194_432,
+        (
+            _ten_crops(21.75, 6.05),
+            _dense(19.87, 4.60),
+            _authors(23.6, 7.1),
+            _keras(23.580, 7.214),
+        ),
         deviations=_STRIDE_ON_THE_1X1,
     ),
     _resnet_spec(
@@ -197,23 +231,17 @@ RESNETS = (
         (60_192_808, 60_344_232),
         11_282_415_616,
         (
-            ReportedError(
-                "paper_best",
-                "ImageNet validation, one network, fully convolutional on several scales",
-                None,
-                4.49,
-                "paper, section 4.1",
-                recalled=True,
-            ),
+            _ten_crops(21.43, 5.71),
+            _dense(19.38, 4.49),
             ReportedError(
                 "paper_best",
                 "ImageNet test, six networks, fully convolutional on several scales",
                 None,
                 3.57,
-                "paper, section 4.1",
-                recalled=True,
+                "paper, abstract and table 5",
             ),
             _authors(23.0, 6.7),
+            _keras(23.396, 6.882),
         ),
         review=ReviewFigure(
             3.57,

@@ -15,7 +15,7 @@ from keras_cls.architectures.resnet import (
     projection,
     residual_unit,
 )
-from keras_cls.architectures.spec import ModelSpec, Network, ReportedError, Tensor
+from keras_cls.architectures.spec import ModelSpec, Network, ReportedError, Tensor, Views
 from keras_cls.preprocessing import Preprocessing
 
 
@@ -64,9 +64,21 @@ def _cifar_spec(
         if errors is None
         else (
             ReportedError(
-                "paper_best", "CIFAR-10 test", errors[0], None, f"paper, as quoted in {readme}"
+                "paper_best",
+                "CIFAR-10 test",
+                errors[0],
+                None,
+                f"paper, as quoted in {readme}",
+                views=Views(),
             ),
-            ReportedError("release", "CIFAR-10 test, released weights", errors[1], None, readme),
+            ReportedError(
+                "release",
+                "CIFAR-10 test, released weights",
+                errors[1],
+                None,
+                readme,
+                views=Views(),
+            ),
         ),
         deviations=(
             "The paper subtracts the mean image; the released weights (akamaster) scale with "

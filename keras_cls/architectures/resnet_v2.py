@@ -13,7 +13,7 @@ from keras_cls.architectures.resnet import (
     head,
     normalization,
 )
-from keras_cls.architectures.spec import ModelSpec, Network, Paper, Tensor
+from keras_cls.architectures.spec import ModelSpec, Network, Paper, ReportedError, Tensor, Views
 from keras_cls.preprocessing import Preprocessing
 
 PAPER = Paper(
@@ -42,7 +42,26 @@ class ResNetV2Spec(ModelSpec):
 _STRIDES = (2, 2, 2, 1)
 
 
-def _resnet_v2_spec(depth: int, params: tuple[int, int], multiply_adds: int) -> ResNetV2Spec:
+_VALIDATION = "ImageNet validation, one crop"
+
+
+def _keras(top1: float, top5: float) -> ReportedError:
+    source = "keras.applications, the table of keras-applications' README"
+    return ReportedError("release", _VALIDATION, top1, top5, source, views=Views())
+
+
+def _slim(top1: float, top5: float) -> ReportedError:
+    source = "TF-slim's weights, the table of its README"
+    text = f"{_VALIDATION} of 299 x 299"
+    return ReportedError("release", text, top1, top5, source, views=Views(size=299))
+
+
+def _resnet_v2_spec(
+    depth: int,
+    params: tuple[int, int],
+    multiply_adds: int,
+    reported: tuple[ReportedError, ...],
+) -> ResNetV2Spec:
     return ResNetV2Spec(
         name=f"resnet{depth}_v2",
         family="resnet_v2",
@@ -58,6 +77,7 @@ def _resnet_v2_spec(depth: int, params: tuple[int, int], multiply_adds: int) -> 
         preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         endpoints=ENDPOINTS,
         units=UNITS[depth],
+        reported=reported,
         deviations=(
             "TF-slim and keras.applications halve the map in the 3x3 convolution of a stage's last "
             "unit, the paper and timm in the next stage's first: built here is the release.",
@@ -74,9 +94,35 @@ def _resnet_v2_spec(depth: int, params: tuple[int, int], multiply_adds: int) -> 
 
 
 RESNETS_V2 = (
-    _resnet_v2_spec(50, (25_568_360, 25_613_800), 3_482_255_360),
-    _resnet_v2_spec(101, (44_577_896, 44_675_560), 7_194_476_544),
-    _resnet_v2_spec(152, (60_236_904, 60_380_648), 10_906_697_728),
+    _resnet_v2_spec(
+        50,
+        (25_568_360, 25_613_800),
+        3_482_255_360,
+        (_keras(24.040, 6.966), _slim(24.4, 7.2)),
+    ),
+    _resnet_v2_spec(
+        101,
+        (44_577_896, 44_675_560),
+        7_194_476_544,
+        (_keras(22.766, 6.184), _slim(23.0, 6.3)),
+    ),
+    _resnet_v2_spec(
+        152,
+        (60_236_904, 60_380_648),
+        10_906_697_728,
+        (
+            ReportedError(
+                "paper_single",
+                "ImageNet validation, one network, one crop of 320 x 320",
+                21.1,
+                5.5,
+                "paper, table 5",
+                views=Views(scales=(320,), size=320),
+            ),
+            _keras(21.968, 5.838),
+            _slim(22.2, 5.9),
+        ),
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from keras_cls.architectures._registry import register
 from keras_cls.architectures.resnet import BOTTLENECK, ENDPOINTS, UNITS, ResNetSpec, resnet
-from keras_cls.architectures.spec import Paper
+from keras_cls.architectures.spec import Paper, ReportedError, Views
 from keras_cls.preprocessing import Preprocessing
 
 PAPER = Paper(
@@ -23,7 +23,26 @@ NEWS = (
 UNIT_32X4D = replace(BOTTLENECK, widths=(2, 2, 4), groups=32)
 
 
-def _resnext_spec(depth: int, params: tuple[int, int], multiply_adds: int) -> ResNetSpec:
+_VALIDATION = "ImageNet validation, one crop"
+
+
+def _paper(top1: float, top5: float | None, source: str) -> ReportedError:
+    return ReportedError("paper_single", _VALIDATION, top1, top5, source, views=Views())
+
+
+def _release(top1: float, top5: float, source: str) -> ReportedError:
+    return ReportedError("release", _VALIDATION, top1, top5, source, views=Views())
+
+
+_KERAS = "keras.applications, the table of keras-applications' README"
+
+
+def _resnext_spec(
+    depth: int,
+    params: tuple[int, int],
+    multiply_adds: int,
+    reported: tuple[ReportedError, ...],
+) -> ResNetSpec:
     return ResNetSpec(
         name=f"resnext{depth}_32x4d",
         family="resnext",
@@ -39,6 +58,7 @@ def _resnext_spec(depth: int, params: tuple[int, int], multiply_adds: int) -> Re
         endpoints=ENDPOINTS,
         unit=UNIT_32X4D,
         units=UNITS[depth],
+        reported=reported,
         deviations=(
             "Of the paper's three equivalent forms this is (c), the grouped convolution; the "
             "stride is on it, as in the release in Torch.",
@@ -47,8 +67,25 @@ def _resnext_spec(depth: int, params: tuple[int, int], multiply_adds: int) -> Re
 
 
 RESNEXTS = (
-    _resnext_spec(50, (25_028_904, 25_097_128), 4_230_479_872),
-    _resnext_spec(101, (44_177_704, 44_315_560), 7_969_996_800),
+    _resnext_spec(
+        50,
+        (25_028_904, 25_097_128),
+        4_230_479_872,
+        (
+            _paper(22.2, None, "paper, table 3; the README of facebookresearch/ResNeXt"),
+            _release(22.260, 6.190, _KERAS),
+            _release(22.382, 6.302, "torchvision's weights, their metadata"),
+        ),
+    ),
+    _resnext_spec(
+        101,
+        (44_177_704, 44_315_560),
+        7_969_996_800,
+        (
+            _paper(21.2, 5.6, "paper, as quoted in arXiv 1709.01507, table 2"),
+            _release(21.270, 5.706, _KERAS),
+        ),
+    ),
 )
 
 register(*RESNEXTS)(resnet)

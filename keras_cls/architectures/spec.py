@@ -22,6 +22,24 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Views:
+    """What one network was shown of each image, where a figure can be measured again.
+
+    Attributes:
+        crops: the central one; ten, of the central square of the resized image (AlexNet) or of all
+            of it (ResNet); GoogLeNet's 144; or ``"dense"``, the network over the whole image. The
+            probabilities of all are averaged.
+        scales: the shorter sides, in pixels, to which the image was resized, all averaged; where
+            there are none, that of the network's preprocessing.
+        size: the side of the network's square input in pixels; None where it is the published one.
+    """
+
+    crops: Literal[1, 10, "10 of the whole image", 144, "dense"] = 1
+    scales: tuple[int, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True)
 class ReportedError:
     """A published error rate, in percent.
 
@@ -29,7 +47,9 @@ class ReportedError:
     (``"paper_single"``), the paper's best (``"paper_best"``), or what released weights reach
     (``"release"``). ``protocol`` says on which images and how they were judged (crops, scales,
     one network or several), ``source`` where the figure stands. ``recalled`` marks a figure that
-    was written down from memory of the source and still has to be checked against it.
+    was written down from memory of the source and still has to be checked against it. ``views``
+    says the protocol for programs; it is None where one network of the registry cannot be measured
+    so: several networks, hidden test images, or weights of a variant that is not in the registry.
     """
 
     column: Literal["paper_single", "paper_best", "release"]
@@ -38,6 +58,7 @@ class ReportedError:
     top5: float | None
     source: str
     recalled: bool = False
+    views: Views | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_cls.data import ilsvrc
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.images import to_uint8
-from keras_cls.labels import checked_labels, checked_name, printable
+from keras_cls.labels import checked_labels, checked_name, listing, match_labels, printable
 
 Data = str | os.PathLike[str] | tuple[object, object]
 
@@ -30,7 +31,8 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 ACCEPTED_DATA = (
     "data is a folder of class folders, a folder that holds train/ and val/ folders of class "
-    "folders, a .csv, .tsv or .jsonl manifest, a tuple (images, targets) of arrays, or 'digits'"
+    "folders, ILSVRC's folder, a .csv, .tsv or .jsonl manifest, a tuple (images, targets) of "
+    "arrays, or 'digits'"
 )
 
 # Left behind by operating systems and archivers; whatever begins with a dot is ignored as well.
@@ -99,19 +101,16 @@ class LabelledImages:
     def aligned_to(self, labels: Sequence[str]) -> "LabelledImages":
         """The same images with targets that index ``labels``, matched by class name.
 
+        A class of ImageNet goes by its WordNet id or any of its names:
+        :func:`keras_cls.labels.match_labels`.
+
         Raises:
             DataError: images belong to classes that are not among ``labels``.
         """
-        index_of = {label: index for index, label in enumerate(labels)}
-        used = [self.labels[target] for target in np.unique(self.targets)]
-        unknown = [label for label in used if label not in index_of]
-        if unknown:
-            raise DataError(
-                f"{self.origin}: {_counted(len(unknown), 'class', 'classes')} not among the "
-                f"labels: {_listing(unknown)}. The labels are {_listing(labels)}. Rename the class "
-                "as the label is, or remove its images"
-            )
-        new_index = np.array([index_of.get(label, -1) for label in self.labels], dtype=np.int64)
+        present = np.unique(self.targets)
+        found = match_labels([self.labels[target] for target in present], labels, self.origin)
+        new_index = np.full(len(self.labels), -1, np.int64)
+        new_index[present] = found
         return replace(self, labels=tuple(labels), targets=new_index[self.targets])
 
 
@@ -138,6 +137,9 @@ def open_source(
               is hidden, and images beside the class folders, are ignored.
             - a folder that holds ``train/`` and one of ``val/``, ``valid/``, ``validation/`` and
               ``test/`` (the first that exists), each a folder of class folders.
+            - ILSVRC's folder, or Kaggle's of it, where the validation images lie side by side and
+              their classes stand in the development kit or ``LOC_val_solution.csv``
+              (:mod:`keras_cls.data.ilsvrc`). To evaluate on, its ``val/`` is enough.
             - a ``.csv``, ``.tsv`` or ``.jsonl`` manifest in UTF-8 with a column for the file
               (file, path, image, filename, file_name), one for the class (label, class, name,
               category) and, if it likes, ``split`` (train; val, valid, validation or test, where
@@ -226,9 +228,10 @@ def _with_labels(sources: Sources, labels: tuple[str, ...] | None, every_class: 
     if labels is None:
         return sources
     train, validation = sources.train.aligned_to(labels), sources.validation
-    if every_class and (missing := set(labels) - set(sources.train.labels)):
+    missing = [labels[i] for i in np.flatnonzero(~np.isin(np.arange(len(labels)), train.targets))]
+    if every_class and missing:
         raise DataError(
-            f"{train.origin}: no images of {_listing(sorted(missing))}, which labels names: add "
+            f"{train.origin}: no images of {listing(sorted(missing))}, which labels names: add "
             "images, or leave it out of labels"
         )
     return Sources(train, None if validation is None else validation.aligned_to(labels))
@@ -237,16 +240,9 @@ def _with_labels(sources: Sources, labels: tuple[str, ...] | None, every_class: 
 def _require_two_classes(labels: Sequence[str], origin: str, remedy: str) -> None:
     if len(labels) == 1:
         raise DataError(
-            f"{origin}: only one class, {_listing(labels)}: there is nothing to tell it from. "
+            f"{origin}: only one class, {listing(labels)}: there is nothing to tell it from. "
             f"{remedy}"
         )
-
-
-def _listing(names: Iterable[str], limit: int = 8) -> str:
-    """The names in quotes, all but the first ``limit`` of them only counted."""
-    names = list(names)
-    shown = ", ".join(f"'{printable(name)}'" for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def _counted(count: int, singular: str, plural: str) -> str:
@@ -272,13 +268,17 @@ def _open_path(path: Path, every_class: bool) -> Sources:
 
 
 def _open_folder(folder: Path, every_class: bool) -> Sources:
+    folder = ilsvrc.image_root(folder)
+    to_evaluate_on = None if every_class else ilsvrc.validation_folder(folder)
+    if to_evaluate_on is not None:  # the million training images need not even be listed
+        return Sources(_from_labelled_folder(to_evaluate_on, every_class))
     division = _division(folder)
     if division is None:
-        return Sources(_from_class_folders(folder, every_class))
+        return Sources(_from_labelled_folder(folder, every_class))
     training_folder, validation_folder = division
     train = _from_class_folders(training_folder, every_class)
     try:
-        validation = _from_class_folders(validation_folder, every_class=False)
+        validation = _from_labelled_folder(validation_folder, every_class=False)
         return Sources(train, validation.aligned_to(train.labels))
     except DataError as error:
         raise DataError(
@@ -298,6 +298,15 @@ def _division(folder: Path) -> tuple[Path, Path] | None:
     return None if others and not _subfolders(training) else (training, validation)
 
 
+def _from_labelled_folder(folder: Path, every_class: bool) -> LabelledImages:
+    """A folder of class folders, or ILSVRC's flat one."""
+    items = ilsvrc.labelled_images(folder)
+    if items is None:
+        return _from_class_folders(folder, every_class)
+    names = tuple(sorted({wnid for wnid, _ in items}))
+    return _from_labelled_paths(items, names, f"{printable(str(folder))}/")
+
+
 def _from_class_folders(folder: Path, every_class: bool) -> LabelledImages:
     """The images of a folder of class folders, by class name and then by path."""
     origin = f"{printable(str(folder))}/"
@@ -315,13 +324,13 @@ def _from_class_folders(folder: Path, every_class: bool) -> LabelledImages:
     empty = [label for label, paths in images.items() if not paths]
     if len(empty) == len(images):
         raise DataError(
-            f"{origin}: no images in {_listing(empty)}: images end in .jpg, .png or another of "
+            f"{origin}: no images in {listing(empty)}: images end in .jpg, .png or another of "
             f"{len(IMAGE_SUFFIXES)} known suffixes"
         )
     if empty and every_class:
         raise DataError(
             f"{origin}: {_counted(len(empty), 'class', 'classes')} without images: "
-            f"{_listing(empty)}. Add images, or remove the folder"
+            f"{listing(empty)}. Add images, or remove the folder"
         )
     if every_class:
         (first, *_) = class_folders.values()
@@ -461,7 +470,7 @@ def _require_training_rows(labels: set[str], held_out_labels: set[str], origin: 
     _require_two_classes(sorted(labels), origin, "Add rows of another class")
     if untrained := held_out_labels - labels:
         raise DataError(
-            f"{origin}: {_listing(sorted(untrained))} is among the validation rows but not among "
+            f"{origin}: {listing(sorted(untrained))} is among the validation rows but not among "
             "the training rows: add training images of it, or remove its rows"
         )
 
@@ -546,14 +555,14 @@ def _find_columns(columns: Iterable[str], where: str) -> dict[str, str]:
         found = [column for column in columns if column.strip().lower() in accepted]
         if len(found) > 1:
             raise DataError(
-                f"{where}: {_listing(found)} all name the {role}: keep one of these columns"
+                f"{where}: {listing(found)} all name the {role}: keep one of these columns"
             )
         if found:
             chosen[role] = found[0]
         elif role != "split":
             raise DataError(
                 f"{where}: no column for the {role}, which is named {' or '.join(accepted)}; the "
-                f"columns found are {_listing(columns)}. The first row must name the columns"
+                f"columns found are {listing(columns)}. The first row must name the columns"
             )
     return chosen
 
@@ -670,7 +679,7 @@ def _from_arrays(
         if empty:
             raise DataError(
                 f"arrays: {_counted(len(empty), 'class', 'classes')} without images: "
-                f"{_listing(empty)}. Add images, or leave it out of labels"
+                f"{listing(empty)}. Add images, or leave it out of labels"
             )
         _require_two_classes(names, "arrays", "Add images of another class")
     return LabelledImages(names, indices, paths=None, pixels=pixels, origin="arrays")
@@ -742,7 +751,7 @@ def _targets_from_names(
     for i, name in enumerate(names):
         if name not in index_of:
             raise DataError(
-                f"arrays: target {i} is '{name}', which is not among the labels: {_listing(known)}"
+                f"arrays: target {i} is '{name}', which is not among the labels: {listing(known)}"
             )
     return np.array([index_of[name] for name in names], dtype=np.int64), known
 
