@@ -6,7 +6,7 @@ of TF-slim's endpoints, with ``_`` for its ``/``: ``Mixed_6b_Branch_1_Conv2d_0b_
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Literal, TypeAlias
 
@@ -75,16 +75,20 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """A 3x3 pooling."""
+    """A 3x3 pooling; an average leaves out what is padded, unless ``zeros`` counts it as zeros."""
 
     kind: Literal["Avg", "Max"]
     stride: int
     padding: Padding
+    zeros: bool = False
 
     def __call__(self, x: Tensor, name: str) -> Tensor:
-        """[N, H, W, C] -> [N, h, w, C]; an average leaves out what is padded."""
+        """[N, H, W, C] -> [N, h, w, C]."""
+        padding = self.padding
+        if self.zeros:
+            x, padding = keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x), "valid"
         layers = {"Avg": keras.layers.AveragePooling2D, "Max": keras.layers.MaxPooling2D}
-        return layers[self.kind](3, self.stride, self.padding, name=name)(x)
+        return layers[self.kind](3, self.stride, padding, name=name)(x)
 
     def name_in_branch(self, letter: str) -> str:
         """Slim's: AvgPool_0a_3x3; 1a where the map shrinks."""
@@ -96,6 +100,7 @@ def _place(padding: Padding, letter: str) -> str:
 
 
 AVERAGE = Pool("Avg", stride=1, padding="same")
+AVERAGE_WITH_ZEROS = replace(AVERAGE, zeros=True)
 MAX = Pool("Max", stride=2, padding="valid")
 
 
@@ -466,4 +471,33 @@ INCEPTION_V3 = InceptionSpec(
     ),
 )
 
-register(INCEPTION_V2, INCEPTION_V3)(inception)
+
+def _with_zeros(part: Callable[[Tensor, str], Tensor]) -> Callable[[Tensor, str], Tensor]:
+    """The part with averages that count their padding."""
+    if not isinstance(part, Module):
+        return part
+    return Module(
+        tuple(
+            tuple(AVERAGE_WITH_ZEROS if step == AVERAGE else step for step in branch)
+            for branch in part.branches
+        )
+    )
+
+
+INCEPTION_V3_TORCH = replace(
+    INCEPTION_V3,
+    name="inception_v3_torch",
+    parts=tuple((name, _with_zeros(part)) for name, part in _RELEASE),
+    reported=tuple(
+        row for row in INCEPTION_V3.reported if "tor" in row.source or "timm" in row.source
+    ),
+    review=None,
+    deviations=(
+        "Inception v3 as torchvision and timm have it: the averages in its modules count their "
+        "padding as zeros, where TensorFlow leaves it out. The weights are the same, the logits "
+        "are not; torchvision's and timm's files are loaded into this one.",
+        *INCEPTION_V3.deviations,
+    ),
+)
+
+register(INCEPTION_V2, INCEPTION_V3, INCEPTION_V3_TORCH)(inception)

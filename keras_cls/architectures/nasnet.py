@@ -1,5 +1,6 @@
 """NASNet-A (Zoph et al. 2017), wired and padded as in the release."""
 
+from dataclasses import replace
 from typing import Literal
 
 from keras_cls.architectures._registry import register
@@ -68,13 +69,26 @@ REDUCTION_OF_KERAS = Cell(
     output=(3, 4, 5, 6),
 )
 
+# timm's: in averages that stride the padding counts, in maxima it does not.
+REDUCTION_OF_TIMM = Cell(
+    blocks=(
+        Block(("sep5", 0), ("sep7", 1)),
+        Block(("max3", 0), ("sep7", 1)),
+        Block(("avg3_zeros", 0), ("sep5", 1)),
+        Block(("identity", 3), ("avg3", 2)),
+        Block(("sep3", 2), ("max3", 0)),
+    ),
+    output=(3, 4, 5, 6),
+)
+
 DEVIATIONS = (
     "The paper draws the cells but does not say how a hidden state of another size or width is "
     "brought to the cell's; here as in the release, with factorized reductions and 1x1 "
     "convolutions.",
-    "Where pooling strides, the ImageNet networks count its padding as zeros, as the ports in "
-    "keras.applications and timm do, so that the weights in use give the logits they are known "
-    "for. The release in TF-slim leaves the padding out: reduction=REDUCTION is that.",
+    "Where pooling strides, the ImageNet networks count its padding as zeros, as the port in "
+    "keras.applications does. The release in TF-slim leaves the padding out (nasnet_mobile_slim, "
+    "nasnet_large_slim); timm counts it in averages only (nasnet_large_timm). The tensors are the "
+    "same, the logits are not: weights are loaded into the network that they belong to.",
     "The release's networks have 1001 classes, the first one for nothing; here there are 1000.",
 )
 
@@ -197,7 +211,16 @@ NASNETS = (
 )
 
 
-@register(*NASNETS)
+_BY_NAME = {spec.name: spec for spec in NASNETS}
+# The same networks, their padding counted otherwise.
+VARIANTS = (
+    replace(_BY_NAME["nasnet_mobile"], name="nasnet_mobile_slim", reduction=REDUCTION),
+    replace(_BY_NAME["nasnet_large"], name="nasnet_large_slim", reduction=REDUCTION),
+    replace(_BY_NAME["nasnet_large"], name="nasnet_large_timm", reduction=REDUCTION_OF_TIMM),
+)
+
+
+@register(*NASNETS, *VARIANTS)
 def nasnet(images: Tensor, spec: CellNetworkSpec, num_classes: int, aux: bool = False) -> Network:
     """[N, H, W, C] -> logits [N, num_classes]; cells bear the release's names."""
     return cell_network(images, spec, num_classes, aux)

@@ -10,7 +10,17 @@ import keras
 
 from keras_cls.architectures import ModelSpec, build_model, list_models, model_spec
 from keras_cls.errors import ConfigError
-from keras_cls.weights import _plan, akamaster, formats, own, torchvision
+from keras_cls.weights import (
+    _plan,
+    akamaster,
+    downloading,
+    formats,
+    keras_applications,
+    own,
+    tf_slim,
+    timm,
+    torchvision,
+)
 from keras_cls.weights._plan import WeightsReport
 from keras_cls.weights.formats import WeightsFile
 from keras_cls.weights.source import Provenance, Release, Source
@@ -19,9 +29,24 @@ __all__ = ["SOURCES", "Provenance", "WeightsReport", "create_model", "load_weigh
 
 # Where two sources name a network alike, a file is taken for the one that uses its kind of
 # file rather, else for the earlier one.
-SOURCES = {source.name: source for source in (own.SOURCE, torchvision.SOURCE, akamaster.SOURCE)}
+SOURCES = {
+    source.name: source
+    for source in (
+        own.SOURCE,
+        keras_applications.SOURCE,
+        torchvision.SOURCE,
+        timm.SOURCE,
+        tf_slim.SOURCE,
+        akamaster.SOURCE,
+    )
+}
 
 _PROVENANCE: WeakKeyDictionary[keras.Model, Provenance] = WeakKeyDictionary()
+
+_WITHOUT_HEAD = (
+    "Where a file has no head: features=True gives the network up to its last feature map, and "
+    "another num_classes than the published a fresh head"
+)
 
 _log = logging.getLogger("keras_cls")
 
@@ -66,8 +91,16 @@ def create_model(
     spec = model_spec(name)
     found = None if weights is None else _read(spec, weights)
     model = build_model(name, num_classes, input_shape, features, aux)
-    if found is not None:
-        _load(model, spec, *found)
+    if found is None:
+        return model
+    source, origins = _recognized(model, *found)
+    variant = source.releases[name].network
+    if variant not in (None, name):
+        _log.info(
+            "%s's weights of %s are %s here: %s is built", source.name, name, variant, variant
+        )
+        return create_model(variant, num_classes, input_shape, features, aux, weights)
+    _load(model, found[0], source, origins)
     return model
 
 
@@ -87,7 +120,14 @@ def load_weights(model: keras.Model, weights: str | PathLike[str]) -> WeightsRep
         ConfigError: as :func:`create_model`, naming the file and the tensors.
     """
     spec = model_spec(model.name)
-    return _load(model, spec, *_read(spec, weights))
+    file, candidates = _read(spec, weights)
+    source, origins = _recognized(model, file, candidates)
+    variant = source.releases[spec.name].network
+    if variant not in (None, spec.name):
+        raise ConfigError(
+            f"{file.path}: {source.name}'s weights of {spec.name} are {variant}'s here: build that"
+        )
+    return _load(model, file, source, origins)
 
 
 def provenance(model: keras.Model) -> Provenance | None:
@@ -100,21 +140,16 @@ def _read(spec: ModelSpec, weights: str | PathLike[str]) -> tuple[WeightsFile, l
     if not isinstance(weights, str | PathLike):
         raise ConfigError(f"weights: expected a path, a source's name or None, found {weights!r}")
     if weights in SOURCES and weights != own.SOURCE.name:
-        from keras_cls.weights import downloading
-
         source = SOURCES[str(weights)]
         return formats.read(downloading.fetch(source, _release(source, spec))), [source]
     path = Path(weights)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.exists() and not Path(f"{path}.index").exists():
         names = ", ".join(name for name in SOURCES if name != own.SOURCE.name)
         raise ConfigError(
             f"weights: there is no source {str(weights)!r}, nor a file of that name: expected one "
             f"of {names}, or the path of a {', '.join(formats.ENDINGS)} file"
         )
     file = formats.read(path)
-    # Networks may have the same tensors and differ: where a stride is, whether shortcuts are.
-    if file.network is not None and file.network != spec.name and file.network in list_models():
-        raise ConfigError(f"{file.path}: expected weights of {spec.name}, found {file.network}'s")
     possible = [source for source in SOURCES.values() if file.ending in source.endings]
     candidates = [source for source in possible if spec.name in source.releases]
     if not candidates:
@@ -143,27 +178,46 @@ def _refusals(spec: ModelSpec, sources: Sequence[Source]) -> str:
 
 
 def _load(
-    model: keras.Model, spec: ModelSpec, file: WeightsFile, candidates: Sequence[Source]
+    model: keras.Model, file: WeightsFile, source: Source, origins: dict[str, _plan.Origin]
 ) -> WeightsReport:
-    source, origins = _recognized(model, file, candidates)
+    spec = model_spec(model.name)
     release = source.releases[spec.name]
+    # Networks may have the same tensors and differ: where a stride is, whether shortcuts are.
+    if file.network in list_models() and file.network != release.name:
+        raise ConfigError(f"{file.path}: expected weights of {spec.name}, found {file.network}'s")
     ignored = set(source.ignored(file))
     if spec.aux_heads and not _has_layer(model, spec.aux_heads[0]):
         ignored.update(key for key in file.tensors if key.startswith(release.aux))
     has_head = _has_layer(model, spec.head)
     if not has_head:  # a network that gives features
         ignored.update(key for key in file.tensors if key.startswith(release.top or release.head))
-    head = [path for path in origins if has_head and path.startswith(f"{spec.head}/")]
+    heads = [
+        [path for path in origins if path.startswith(f"{name}/")]
+        for name in (spec.head, *spec.aux_heads)
+        if _has_layer(model, name)
+    ]
+    headless = has_head and not any(key.startswith(release.head) for key in file.tensors)
+    other_classes = has_head and _classes(model, spec) != spec.num_classes
     try:
-        report = _plan.assign(model, source.name, file.path, file.tensors, origins, head, ignored)
+        report = _plan.assign(
+            model,
+            source.name,
+            file.path,
+            file.tensors,
+            origins,
+            heads,
+            ignored,
+            fresh_head=headless and other_classes,
+        )
     except ConfigError as error:
-        other = [s for s in SOURCES.values() if file.ending in s.endings and s not in candidates]
-        raise ConfigError(f"{error}{_refusals(spec, other)}") from error
+        hint = f". {_WITHOUT_HEAD}" if headless else ""
+        other = [s for s in SOURCES.values() if file.ending in s.endings]
+        raise ConfigError(f"{error}{hint}{_refusals(spec, other)}") from error
     _PROVENANCE[model] = Provenance(
         source.name,
         file.path,
         release.preprocessing.adapted_to(model.input_shape[1:]),
-        None if report.fresh or not has_head else release.classes,
+        release.classes if has_head and not (report.fresh or other_classes) else None,
     )
     _tell(report, model)
     return report
@@ -184,6 +238,10 @@ def _recognized(
     return max(found, key=fit)
 
 
+def _classes(model: keras.Model, spec: ModelSpec) -> int:
+    return model.get_layer(spec.head).weights[0].shape[-1]
+
+
 def _has_layer(model: keras.Model, name: str) -> bool:
     return any(layer.name == name for layer in model.layers)
 
@@ -200,7 +258,7 @@ def _tell(report: WeightsReport, model: keras.Model) -> None:
     )
     if report.fresh:
         _log.warning(
-            "%s: its head is for another number of classes: %s of %s start fresh",
+            "%s: no head for this number of classes: %s of %s start fresh",
             report.file,
             ", ".join(report.fresh),
             model.name,

@@ -1,6 +1,6 @@
 """The plan of an import: which tensor of a file goes into which variable, all checked first."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -43,6 +43,10 @@ class Axes:
         """Transpose."""
         return tensor.transpose(self.order)
 
+    def undo(self, tensor: np.ndarray) -> np.ndarray:
+        """Back to the file's layout."""
+        return tensor.transpose(np.argsort(self.order))
+
 
 @dataclass(frozen=True)
 class DropFirst:
@@ -77,6 +81,10 @@ class Reverse:
         """Flip."""
         return np.flip(tensor, self.axis)
 
+    def undo(self, tensor: np.ndarray) -> np.ndarray:
+        """Back to the file's layout."""
+        return np.flip(tensor, self.axis)
+
 
 @dataclass(frozen=True)
 class Unflatten:
@@ -99,6 +107,12 @@ class Unflatten:
         maps = tensor.reshape(rows // (self.height * self.width), self.height, self.width, units)
         return maps.transpose(1, 2, 0, 3).reshape(rows, units)
 
+    def undo(self, tensor: np.ndarray) -> np.ndarray:
+        """Back to the file's layout."""
+        rows, units = tensor.shape
+        maps = tensor.reshape(self.height, self.width, rows // (self.height * self.width), units)
+        return maps.transpose(2, 0, 1, 3).reshape(rows, units)
+
 
 @dataclass(frozen=True)
 class Reshape:
@@ -115,6 +129,10 @@ class Reshape:
     def __call__(self, tensor: np.ndarray) -> np.ndarray:
         """Reshape."""
         return tensor.reshape(self.ours)
+
+    def undo(self, tensor: np.ndarray) -> np.ndarray:
+        """Back to the file's layout."""
+        return tensor.reshape(self.in_file)
 
 
 @dataclass(frozen=True)
@@ -196,8 +214,9 @@ def assign(
     file: str,
     tensors: Mapping[str, np.ndarray],
     origins: Mapping[str, Origin],
-    head: Collection[str],
+    heads: Sequence[Collection[str]],
     unused_knowingly: Collection[str],
+    fresh_head: bool = False,
 ) -> WeightsReport:
     """Check every tensor and every variable; if all fit, assign them all.
 
@@ -207,8 +226,9 @@ def assign(
         file: the file's name, for messages.
         tensors: the file's tensors.
         origins: for each variable's path, where the file has its values.
-        head: the paths of the head's variables.
+        heads: the paths of the head's variables, and of each auxiliary head's.
         unused_knowingly: the file's names of tensors that need not be used.
+        fresh_head: leave the heads fresh: the file has none.
 
     Raises:
         ConfigError: a tensor is missing, is left over, or has another shape, another dtype or
@@ -226,7 +246,11 @@ def assign(
         for path, origin in origins.items()
         if origin.key is not None
     }
-    fresh = _head_of_other_classes(tensors, origins, expected, head)
+    fresh = {
+        path
+        for head in heads
+        for path in (head if fresh_head else _of_other_classes(tensors, origins, expected, head))
+    }
     problems = [
         problem
         for path, shape in expected.items()
@@ -292,7 +316,7 @@ def _as_float32(tensor: np.ndarray) -> np.ndarray:
     return np.asarray(tensor, dtype=np.float32)
 
 
-def _head_of_other_classes(
+def _of_other_classes(
     tensors: Mapping[str, np.ndarray],
     origins: Mapping[str, Origin],
     expected: Mapping[str, Shape],
@@ -340,10 +364,10 @@ def _stem_of_other_channels(
 
 
 def _other_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A kernel [h, w, c, filters] that answers to ``channels`` channels as it did to c.
+    """A kernel [h, w, c, filters] for another number of input channels, as timm does it.
 
     For grey, which stands for equal red, green and blue, it is their sum; for more channels they
-    are repeated in turn and scaled, so that the sum stays.
+    are repeated in turn and scaled by the ratio of the numbers, so that answers keep their size.
     """
     found = kernel.shape[2]
     if channels == 1:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TypeAlias
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -30,6 +31,8 @@ CACHE_VARIABLE = "KERAS_CLS_CACHE"
 _SILENCE = 30.0  # seconds without a byte, then the network counts as gone
 _PIECE = 1 << 20  # bytes
 _LARGE = 10 << 20  # bytes, from which on a bar is worth it
+
+_ALGORITHMS = {"sha256": "SHA-256", "md5": "MD5"}
 
 _log = logging.getLogger("keras_cls")
 
@@ -70,11 +73,12 @@ def fetch(source: Source, release: Release) -> Path:
     """
     path = cache_folder() / source.name / _file_name(source, release)
     found = path.is_file()
-    if found and _is_right(path, release.sha256):
+    if found and _is_right(path, release.checksum):
         return path
+    said = _said_checksum(release.checksum)
     if release.url is None:
         problem = (
-            f"the file in its place has another SHA-256 than {release.sha256}..."
+            f"the file in its place has another checksum than {said}"
             if found
             else "it is not published as a single file"
         )
@@ -83,11 +87,11 @@ def fetch(source: Source, release: Release) -> Path:
             "the path of one that you have"
         )
     try:
-        _download(release.url, path, release.sha256)
+        _download(release.url, path, release.checksum)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        if path.is_file() and _is_right(path, release.sha256):  # another process was faster
+        if path.is_file() and _is_right(path, release.checksum):  # another process was faster
             return path
-        checked = f" (SHA-256 {release.sha256}...)" if release.sha256 else ""
+        checked = f" ({said})" if said else ""
         raise ConfigError(
             f"weights: {source.name}: {release.name}: {release.url}: {_said(error)}. Download "
             f"{_name_in(release.url)}{checked} in another way and put it at {path}"
@@ -107,24 +111,36 @@ def _name_in(url: str) -> str:
     return unquote(urlsplit(url).path).rsplit("/", 1)[-1]
 
 
-def _is_right(path: Path, sha256: str | None) -> bool:
-    if sha256 is None:
+_Checksum: TypeAlias = tuple[str, str] | None
+
+
+def _is_right(path: Path, checksum: _Checksum) -> bool:
+    if checksum is None:
         return True
+    algorithm, expected = checksum
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256.lower())
+        return hashlib.file_digest(file, algorithm).hexdigest().startswith(expected)
+
+
+def _said_checksum(checksum: _Checksum) -> str:
+    if checksum is None:
+        return ""
+    algorithm, digest = checksum
+    return f"{_ALGORITHMS[algorithm]} {digest}..."
 
 
 class _WrongFileError(ValueError):
     """What arrived is not the file that was asked for."""
 
 
-def _download(url: str, path: Path, sha256: str | None) -> None:
+def _download(url: str, path: Path, checksum: _Checksum) -> None:
     request = Request(url, headers={"User-Agent": "keras-cls"})
     with urlopen(request, timeout=_SILENCE) as response:
         length = response.headers.get("Content-Length")
         expected = int(length) if length is not None else None
         _log.info("downloading %s to %s", url, path)
-        digest = hashlib.sha256()
+        algorithm, wanted = checksum or ("sha256", "")
+        digest = hashlib.new(algorithm)
         received = 0
         with new_file(path) as temporary:
             with temporary.open("wb") as file, _bar(expected) as bar:
@@ -137,10 +153,10 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
             # http.client takes a connection that ends early for the end of the file.
             if expected is not None and received < expected:
                 raise _WrongFileError(f"it ended after {received} of {expected} bytes")
-            if sha256 is not None and not digest.hexdigest().startswith(sha256.lower()):
+            if not digest.hexdigest().startswith(wanted):
                 raise _WrongFileError(
-                    f"expected a file whose SHA-256 begins with {sha256}, received one of "
-                    f"{received} bytes with {digest.hexdigest()}"
+                    f"expected a file whose {_ALGORITHMS[algorithm]} begins with {wanted}, "
+                    f"received one of {received} bytes with {digest.hexdigest()}"
                 )
 
 

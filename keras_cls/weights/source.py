@@ -19,6 +19,8 @@ class Release:
 
     Attributes:
         name: what the source calls the network.
+        network: the registry's name of the network that the weights belong to, where it has the
+            same tensors as the one asked for and computes something else; None where it is that.
         preprocessing: how images become the network's input, in RGB, at the published size.
         classes: whose classes the outputs are, in which order; ``"imagenet"``: the 1,000 of
             ILSVRC-2012 by sorted WordNet id.
@@ -28,9 +30,11 @@ class Release:
         aux: likewise of the auxiliary classifiers, which are left out unless asked for.
         url: where the file is published; None where no single file is.
         sha256: of that file, or the beginning of it; None where it is not known.
+        md5: of that file, where its publisher gives no better checksum.
     """
 
     name: str
+    network: str | None = None
     preprocessing: Preprocessing
     classes: Classes | None = "imagenet"
     head: tuple[str, ...]
@@ -38,6 +42,14 @@ class Release:
     aux: tuple[str, ...] = ()
     url: str | None = None
     sha256: str | None = None
+    md5: str | None = None
+
+    @property
+    def checksum(self) -> tuple[str, str] | None:
+        """The name of the algorithm, as :mod:`hashlib` has it, and the digest or its beginning."""
+        if self.sha256 is not None:
+            return "sha256", self.sha256.lower()
+        return None if self.md5 is None else ("md5", self.md5.lower())
 
 
 @dataclass(frozen=True, kw_only=True)

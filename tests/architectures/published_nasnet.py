@@ -1,5 +1,7 @@
 """NASNet-A: slim's counts, for ImageNet also those of keras.applications."""
 
+from dataclasses import replace
+
 from published import Published
 
 
@@ -37,3 +39,6 @@ ROWS = {
         _endpoints("cell_5 cell_11 cell_17", (32, 16, 8), (192, 384, 768)),
     ),
 }
+# The same networks with their padding counted otherwise.
+ROWS["nasnet_mobile_slim"] = replace(ROWS["nasnet_mobile"], default=False)
+ROWS["nasnet_large_slim"] = ROWS["nasnet_large_timm"] = ROWS["nasnet_large"]

@@ -8,7 +8,9 @@ depends on the last part of its name and its rank, in float64, rounded to float3
 * ``bias``: normal, deviation 0.1
 * ``weight`` of rank 1 (a normalization's): uniform in 0.8..1.2
 * ``weight`` of higher rank: normal, deviation sqrt(gain / fan_in), where fan_in is the product of
-  all axes but the first, and gain is 2 for convolutions and 1 for dense layers.
+  all axes but the first, and gain is 2 for convolutions and 1 for dense layers. In a gate
+  (``se_module``) it is 0.03 times that: saturated gates amplify rounding errors so much that, in a
+  deep network, PyTorch's own logits in float32 and in float64 have little in common.
 
 Images are uniform in -1..1, drawn from the generator of the name ``"images"``, layout NCHW.
 """
@@ -31,7 +33,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if kind != "weight":
         raise ValueError(f"no rule for {name}")
     gain = 2 if len(shape) > 2 else 1
-    deviation = np.sqrt(gain / np.prod(shape[1:]))
+    deviation = np.sqrt(gain / np.prod(shape[1:])) * (0.03 if ".se_module." in name else 1)
     return generator.normal(0, deviation, shape).astype(np.float32)
 
 

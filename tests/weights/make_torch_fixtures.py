@@ -1,6 +1,6 @@
 """Make the fixtures of tests/weights/fixtures with timm and torchvision themselves.
 
-    python tests/weights/make_torch_fixtures.py FOLDER
+    python tests/weights/make_torch_fixtures.py FOLDER [SOURCE-NAME ...]
 
 in an environment of its own:
 
@@ -8,9 +8,10 @@ in an environment of its own:
     pip install --no-deps timm==1.0.31 torchvision==0.29.2 huggingface_hub
 
 (torchvision's compiled operators need a matching CUDA build of torch; no network here uses them, so
-they may be missing.) For each network it draws the
-weights by the rule of drawn_weights.py, and writes ``SOURCE-NAME.json.gz``: the versions, every
-tensor's name and shape, and the logits in float32 for one or two image sizes. It runs on the CPU.
+they may be missing.) For each network, or for those named, it draws the weights by the rule of
+drawn_weights.py, and writes ``SOURCE-NAME.json.gz``: the versions, every tensor's name and shape,
+and the logits in float32 for one or two image sizes; of Inception v3 also those of the auxiliary
+head. It runs on the CPU.
 """
 
 import gzip
@@ -70,25 +71,46 @@ def fixture(source: str, version: str, model: torch.nn.Module, sizes: list) -> d
     model.load_state_dict(
         {k: torch.from_numpy(draw(k, tuple(v.shape))) for k, v in tensors.items()}
     )
-    logits = {}
+    logits, auxiliary = {}, {}
     with torch.inference_mode():
         for height, width in sizes:
             try:
-                found = model(torch.from_numpy(draw_images(height, width)))[0]
+                found, aux = forward(model, torch.from_numpy(draw_images(height, width)))
             except RuntimeError as error:
                 print(f"  {height}x{width}: {error}")
                 continue
-            logits[f"{height}x{width}"] = [float(f"{value:.7g}") for value in found.tolist()]
+            logits[f"{height}x{width}"] = rounded(found)
+            if aux is not None:
+                auxiliary[f"{height}x{width}"] = rounded(aux)
             print(f"  {height}x{width}: {found.abs().max():.3f}", flush=True)
     return {
         "source": source,
         "versions": {"torch": torch.__version__, source: version},
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "logits": logits,
+        **({"auxiliary_logits": auxiliary} if auxiliary else {}),
     }
 
 
-def main(folder: Path) -> None:
+def forward(
+    model: torch.nn.Module, images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The logits, and Inception v3's auxiliary ones, which it gives in training alone."""
+    auxiliary = getattr(model, "AuxLogits", None)
+    if auxiliary is None:
+        return model(images)[0], None
+    maps = []
+    hook = model.Mixed_6e.register_forward_hook(lambda module, given, found: maps.append(found))
+    logits = model(images)[0]
+    hook.remove()
+    return logits, auxiliary(maps[0])[0]
+
+
+def rounded(tensor: torch.Tensor) -> list[float]:
+    return [float(f"{value:.7g}") for value in tensor.tolist()]
+
+
+def main(folder: Path, wanted: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sources = [
         ("timm", timm.__version__, TIMM, lambda name: timm.create_model(name, pretrained=False)),
@@ -96,6 +118,8 @@ def main(folder: Path) -> None:
     ]
     for source, version, names, create in sources:
         for name, sizes in names.items():
+            if wanted and f"{source}-{name}" not in wanted:
+                continue
             print(f"{source} {name}", flush=True)
             try:
                 content = fixture(source, version, create(name), sizes)
@@ -107,4 +131,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -199,7 +199,7 @@ def test_without_an_address(server: http.server.ThreadingHTTPServer, cache: Path
     assert f"library: net: it is not published as a single file. Put the file at {path}" in said
     path.parent.mkdir(parents=True)
     path.write_bytes(b"wrong")
-    assert f"has another SHA-256 than {SHA256[:8]}" in refused(wanted)
+    assert f"has another checksum than SHA-256 {SHA256[:8]}" in refused(wanted)
     path.write_bytes(CONTENT)
     assert downloading.fetch(SOURCE, wanted) == path
     assert server.asked == []

@@ -1,19 +1,18 @@
 """Weights files: what is loaded, and what is refused without touching the network."""
 
-import io
 import logging
 import os
 import zipfile
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
 from keras_cls.errors import ConfigError
-from keras_cls.weights import create_model, load_weights
+from keras_cls.weights import create_model, load_weights, provenance
 
+FORMATS = (".npz", ".h5", ".weights.h5", ".keras")
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
 
 
@@ -51,9 +50,9 @@ def trained() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def files(trained: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Its weights in all three formats; the .keras file holds an optimizer's state as well."""
+    """Its weights in every format; .keras and .h5 hold an optimizer's state as well."""
     folder = tmp_path_factory.mktemp("weights")
-    paths = {ending: folder / f"trained{ending}" for ending in (".npz", ".weights.h5", ".keras")}
+    paths = {ending: folder / f"trained{ending}" for ending in FORMATS}
     np.savez(paths[".npz"], **pytorch_tensors(trained))
     trained.save_weights(paths[".weights.h5"])
     compiled = keras.models.clone_model(trained)
@@ -61,10 +60,11 @@ def files(trained: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> dic
     compiled.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     compiled.optimizer.build(compiled.trainable_variables)
     compiled.save(paths[".keras"])
+    compiled.save(paths[".h5"])
     return paths
 
 
-@pytest.mark.parametrize("ending", [".npz", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("kind", [str, Path])
 def test_every_format_gives_the_same_logits(
     ending: str, kind: type, trained: keras.Model, files: dict[str, Path]
@@ -75,16 +75,20 @@ def test_every_format_gives_the_same_logits(
 
 def test_report_says_what_became_of_every_tensor(files: dict[str, Path]) -> None:
     report = load_weights(create_model("resnet20_cifar10"), files[".npz"])
-    assert report.file == str(files[".npz"])
+    assert (report.file, report.source) == (str(files[".npz"]), "akamaster")
     assert len(report.used) == 19 + 19 * 4 + 2
     assert len(report.adapted) == 20
+    assert set(report.adapted.values()) == {"axes reordered"}
+    assert report.filled == {}
     assert {name.rsplit(".", 1)[1] for name in report.left_over} == {"num_batches_tracked"}
     assert report.fresh == ()
-    report = load_weights(create_model("resnet20_cifar10"), files[".weights.h5"])
-    assert report.adapted == report.left_over == ()
+    for ending in FORMATS[1:]:
+        report = load_weights(create_model("resnet20_cifar10"), files[ending])
+        assert report.source == "keras_cls"
+        assert (report.adapted, report.left_over) == ({}, ())
 
 
-@pytest.mark.parametrize("ending", [".npz", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("num_classes", [7, 64])  # 64: the kernel is square then
 def test_another_number_of_classes_gets_a_fresh_head(
     ending: str,
@@ -103,7 +107,7 @@ def test_another_number_of_classes_gets_a_fresh_head(
             np.testing.assert_array_equal(variable.numpy(), body[variable.path].numpy())
 
 
-@pytest.mark.parametrize("ending", [".npz", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("ending", FORMATS)
 def test_features_leave_the_head_without_a_warning(
     ending: str,
     trained: keras.Model,
@@ -163,39 +167,76 @@ def test_a_tensor_that_does_not_fit_changes_nothing(
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("ending", [".npz", ".weights.h5", ".keras"])
-def test_other_channels_are_refused(ending: str, files: dict[str, Path]) -> None:
-    assert "input (32, 32, 4)" in refused(files[ending], input_shape=(32, 32, 4))
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_grey_image_gives_the_logits_that_it_gave_on_three_channels(
+    ending: str, trained: keras.Model, files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="keras_cls"):
+        model = create_model("resnet20_cifar10", input_shape=(32, 32, 1), weights=files[ending])
+    assert "3 input channels made 1" in caplog.text
+    assert provenance(model).preprocessing.color_mode == "grayscale"
+    grey = IMAGES[..., :1]
+    expected = trained(grey.repeat(3, -1)).numpy()
+    np.testing.assert_allclose(model(grey), expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_fourth_channel_repeats_the_first(
+    ending: str, trained: keras.Model, files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="keras_cls"):
+        model = create_model("resnet20_cifar10", input_shape=(32, 32, 4), weights=files[ending])
+    assert "3 input channels made 4" in caplog.text
+    assert provenance(model).preprocessing.color_mode == "rgba"
+    kernel, found = (m.get_layer("conv1").kernel.numpy() for m in (trained, model))
+    np.testing.assert_allclose(found, kernel[:, :, [0, 1, 2, 0]] * 0.75, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ending", FORMATS[1:])
+def test_a_grey_stem_becomes_one_for_colours(ending: str, tmp_path: Path) -> None:
+    grey = create_model("resnet20_cifar10", input_shape=(32, 32, 1))
+    path = tmp_path / f"grey{ending}"
+    (grey.save_weights if ending == ".weights.h5" else grey.save)(path)
+    model = create_model("resnet20_cifar10", weights=path)
+    images = IMAGES[..., :1]
+    np.testing.assert_allclose(model(images.repeat(3, -1)), grey(images), atol=1e-4)
+
+
+def test_a_stem_is_adapted_and_the_head_fresh_at_once(files: dict[str, Path]) -> None:
+    model = create_model("resnet20_cifar10", 5, (32, 32, 1))
+    report = load_weights(model, files[".weights.h5"])
+    assert report.fresh == ("logits/kernel", "logits/bias")
+    assert report.adapted == {"conv1/0": "3 input channels made 1"}
 
 
 def test_another_networks_weights_are_refused(files: dict[str, Path]) -> None:
     assert "layer1.3.conv1.weight is missing" in refused(files[".npz"], "resnet32_cifar10")
     assert "no weights in .npz are known for lenet5" in refused(files[".npz"], "lenet5")
     # The same tensors by name and shape, but shortcuts between them.
-    for ending in (".weights.h5", ".keras"):
+    for ending in FORMATS[1:]:
         message = refused(files[ending], "plain20_cifar10")
         assert "expected weights of plain20_cifar10, found resnet20_cifar10's" in message
 
 
 def test_paths_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     assert "there is no source 'imagenet'" in refused("imagenet")
-    assert "expected a path or None, found 5" in refused(5)
+    assert "expected a path, a source's name or None, found 5" in refused(5)
     assert "expected a file, found nothing" in refused(tmp_path / "missing.npz")
     (tmp_path / "folder.keras").mkdir()
     assert "expected a file, found a folder" in refused(tmp_path / "folder.keras")
-    (tmp_path / "weights.pth").write_bytes(b"\x80\x04N.")
-    assert "expected a name ending in .npz, .weights.h5, .keras" in refused(
-        tmp_path / "weights.pth"
-    )
+    (tmp_path / "weights.onnx").write_bytes(b"\x80\x04N.")
+    message = refused(tmp_path / "weights.onnx")
+    assert "expected a name ending in" in message
+    assert all(ending in message for ending in FORMATS)
 
 
-@pytest.mark.parametrize("ending", [".npz", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("damage", ["empty", "truncated", "noise", "hole"])
 def test_damaged_files_are_refused(
     ending: str, damage: str, files: dict[str, Path], tmp_path: Path
 ) -> None:
     content = files[ending].read_bytes()
-    hole = 1000 if ending == ".weights.h5" else len(content) // 2
+    hole = 1000 if ending.endswith(".h5") else len(content) // 2
     spoilt = {
         "empty": b"",
         "truncated": content[: len(content) // 2],
@@ -224,30 +265,3 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
     assert "readme.txt is no array" in refused(tmp_path / "text.npz")
-
-
-def test_weights_do_not_reach_into_other_files(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
-        file["0"] = np.zeros(3)
-    path = tmp_path / "link.weights.h5"
-    with h5py.File(path, "w") as file:
-        file.create_group("vars")
-        file.create_group("layers/conv2d/vars")["0"] = h5py.ExternalLink("secret.h5", "/0")
-    assert "layers/conv2d/vars/0 is a link" in refused(path)
-    path.unlink()
-    with h5py.File(path, "w") as file:
-        file.create_group("vars")
-        group = file.create_group("layers/conv2d/vars")
-        group.create_dataset("0", (3,), "u1", external=[(str(tmp_path / "secret.h5"), 0, 3)])
-    assert "lies in another file" in refused(path)
-
-
-def test_other_archives_are_no_keras_files(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        file["model_weights"] = np.zeros(3)
-    (tmp_path / "old.weights.h5").write_bytes(content.getvalue())
-    assert "expected weights saved by Keras 3" in refused(tmp_path / "old.weights.h5")
-    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
-        archive.writestr("config.json", "{}")
-    assert "not a .keras file" in refused(tmp_path / "other.keras")

@@ -95,7 +95,7 @@ def _is_checkpoint(path: Path) -> bool:
 
     A checkpoint has several files, and its user names their common beginning.
     """
-    known = re.search(r"\.ckpt-\d+$|\.index$|\.data-\d{5}-of-\d{5}$", path.name)
+    known = re.search(r"\.ckpt-\d+$|\.(index|meta)$|\.data-\d{5}-of-\d{5}$", path.name)
     return known is not None or path.is_dir() or Path(f"{path}.index").is_file()
 
 
