@@ -140,14 +140,74 @@ def _evaluate(options: argparse.Namespace) -> int:
         from keras_cls.evaluation import evaluate
     if options.json is not None and not Path(options.json).resolve().parent.is_dir():
         raise ConfigError(f"{options.json}: there is no such folder to write to")
-    result = evaluate(
-        options.classifier, options.data, batch_size=options.batch_size, strict=options.strict
-    )
+    if options.reproduce is not None:
+        return _reproduce(options)
+    if not options.classifier:
+        raise ConfigError("evaluate: give a classifier's folder, or --reproduce NETWORK")
+    if options.weights is not None:
+        raise ConfigError("evaluate: --weights goes with --reproduce NETWORK")
+    try:
+        result = evaluate(
+            options.classifier,
+            options.data,
+            crops=options.crops,
+            scales=options.scales,
+            ensemble=not options.separate,
+            restrict=options.restrict,
+            batch_size=options.batch_size,
+            folder=options.to,
+            strict=options.strict,
+            quiet=options.quiet,
+        )
+    except KeyboardInterrupt:
+        again = "; the same command goes on" if options.to else ""
+        return _fail(f"interrupted{again}", code=130)
+    results = result if isinstance(result, list) else [result]
+    if options.json is not None:
+        found = [each.to_dict() for each in results]
+        write_json(Path(options.json), found if options.separate else found[0])
+    for error in results[0].unreadable:
+        sys.stderr.write(f"left out: {error}\n")
+    for folder, each in zip(options.classifier, results, strict=False):
+        _print(f"{folder}\n{each.summary()}" if options.separate else each.summary())
+    if options.to is not None:
+        pages = "*/evaluation.html" if options.separate else "evaluation.html"
+        for page in sorted(Path(options.to).expanduser().glob(pages)):
+            _print(f"report: {page}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.evaluation.reproduction import reproduce
+    if options.classifier:
+        raise ConfigError(
+            f"evaluate: --reproduce {options.reproduce} measures published weights, --weights "
+            f"FILE; without it, {options.classifier[0]} is measured"
+        )
+    if options.crops != 1 or options.scales or options.restrict or options.separate:
+        raise ConfigError(
+            "evaluate: --reproduce takes the protocols from the network's card: leave out "
+            "--crops, --scales, --restrict and --separate"
+        )
+    try:
+        result = reproduce(
+            options.reproduce,
+            options.data,
+            options.weights,
+            batch_size=options.batch_size,
+            folder=options.to,
+            strict=options.strict,
+            quiet=options.quiet,
+        )
+    except KeyboardInterrupt:
+        again = "; the same command goes on" if options.to else ""
+        return _fail(f"interrupted{again}", code=130)
     if options.json is not None:
         write_json(Path(options.json), result.to_dict())
-    for error in result.unreadable:
-        sys.stderr.write(f"left out: {error}\n")
-    _print(result.summary())
+    Console().print(result.table())
+    for note in result.notes():
+        _print(note)
     return 0
 
 
@@ -164,6 +224,24 @@ def _export(options: argparse.Namespace) -> int:
         from keras_cls.exporting import export
     _print(
         str(export(options.classifier, options.to, format=options.format, verify=options.verify))
+    )
+    return 0
+
+
+def _convert_weights(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.classifier import load
+        from keras_cls.weights import create_model
+        from keras_cls.weights.converting import convert, network_name
+    if options.weights is None:
+        model = load(options.classifier).model
+    else:
+        model = create_model(options.classifier, weights=options.weights)
+    file = convert(model, options.to)
+    classes, channels = model.output_shape[-1], model.input_shape[-1]
+    _print(
+        f"{file}\ntimm.create_model({network_name(model)!r}, num_classes={classes}, "
+        f"in_chans={channels}, checkpoint_path={str(file)!r})"
     )
     return 0
 
@@ -274,7 +352,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--weights", help="a file of weights to start from")
     train.add_argument(
-        "--recipe", default="auto", help="auto, plain, small_gray, small_images or photos"
+        "--recipe",
+        default="auto",
+        help="auto; plain, small_gray, small_images, photos, modern, fine_tuning; or a paper's: "
+        "lenet5, alexnet, nin, vgg, googlenet, bn_inception, inception_v3, inception_v4, resnet, "
+        "resnet_cifar, resnext, senet, senet154, nasnet, nasnet_cifar",
     )
     train.add_argument("--run-dir", help="the run's folder; else a new one under runs/")
     train.add_argument("--seed", type=int, default=0, help="what everything random is drawn from")
@@ -284,14 +366,58 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command(
         "evaluate",
         _evaluate,
-        "measure a classifier on labelled images",
-        "keras-cls evaluate runs/pets --data photos/val",
+        "measure a classifier, or several together, on labelled images",
+        "keras-cls evaluate runs/pets --data photos/val --crops 10 --to results/pets",
     )
-    evaluate.add_argument("classifier", help="the folder of a classifier or a run")
-    evaluate.add_argument("--data", required=True, help="as for train")
-    evaluate.add_argument("--batch-size", type=_positive, default=32, help="images at once")
+    evaluate.add_argument(
+        "classifier",
+        nargs="*",
+        help="the folder of a classifier or a run; of several, the probabilities are averaged",
+    )
+    evaluate.add_argument("--data", required=True, help="as for train, or ILSVRC's folder")
+    evaluate.add_argument(
+        "--reproduce",
+        metavar="NETWORK",
+        help="instead of a classifier: measure published weights of a network by the protocols of "
+        "its card, beside the paper's figures",
+    )
+    evaluate.add_argument(
+        "--weights",
+        metavar="SOURCE_OR_FILE",
+        help="for --reproduce: the weights; else those of the first source that publishes a file",
+    )
+    evaluate.add_argument(
+        "--crops",
+        type=_crops,
+        default=1,
+        metavar="1|10|144|dense",
+        help="which views of an image are averaged: the centre; AlexNet's 10 crops; GoogLeNet's "
+        "144; the network over the whole image, as VGG and ResNet were tested",
+    )
+    evaluate.add_argument(
+        "--scales",
+        type=_scales,
+        metavar="SIDES",
+        help="shorter sides in pixels to resize images to, such as 256,384,512; all are averaged",
+    )
+    evaluate.add_argument(
+        "--restrict",
+        action="store_true",
+        help="the answer is one of the classes in the data: set the others aside",
+    )
+    evaluate.add_argument(
+        "--separate", action="store_true", help="judge several classifiers each by itself"
+    )
+    evaluate.add_argument("--batch-size", type=_positive, default=32, help="views at once")
     evaluate.add_argument("--strict", action="store_true", help="stop at unreadable images")
+    evaluate.add_argument(
+        "--to",
+        metavar="FOLDER",
+        help="write a report, tables and predictions there; with it, the same command goes on "
+        "after a kill",
+    )
     evaluate.add_argument("--json", metavar="FILE", help="write all results there as well")
+    evaluate.add_argument("--quiet", action="store_true", help="show no progress")
 
     predict = command(
         "predict", _predict, "classify image files here", "keras-cls predict runs/pets cat.jpg"
@@ -314,6 +440,27 @@ def _parser() -> argparse.ArgumentParser:
         choices=["strict", "report"],
         help="refuse to publish an export that does not agree with the model, or only report it",
     )
+
+    weights = command(
+        "weights",
+        _convert_weights,
+        "work with files of weights",
+        "keras-cls weights convert runs/pets --to pets.safetensors",
+    )
+    convert = weights.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
+        "convert",
+        help="write a network's weights for timm",
+        description="Write a network's weights as safetensors with timm's names.",
+        epilog="example: keras-cls weights convert runs/pets --to pets.safetensors",
+        formatter_class=_HelpFormatter,
+    )
+    convert.add_argument(
+        "classifier",
+        metavar="CLASSIFIER",
+        help="the folder of a classifier or a run; with --weights, a network's name",
+    )
+    convert.add_argument("--weights", help="a file of that network's weights, or a source's name")
+    convert.add_argument("--to", required=True, metavar="FILE", help="such as pets.safetensors")
 
     serve = command(
         "serve",
@@ -366,6 +513,19 @@ def _shape(text: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"must look like 64x64x3, not {text!r}")
+    return tuple(map(int, parts))
+
+
+def _crops(text: str) -> int | str:
+    if text not in ("1", "10", "144", "dense"):
+        raise argparse.ArgumentTypeError(f"must be 1, 10, 144 or dense, not {text!r}")
+    return int(text) if text.isdecimal() else text
+
+
+def _scales(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"must look like 256,384,512, not {text!r}")
     return tuple(map(int, parts))
 
 

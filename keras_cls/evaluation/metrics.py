@@ -1,8 +1,14 @@
-"""What a classifier's probabilities are worth: accuracy, loss, confusion, class by class."""
+"""What a classifier's probabilities are worth: accuracy, loss, calibration, class by class.
+
+Probabilities are boiled down to one :data:`RECORD` an image, batch by batch, and all results are
+made of the records: 50,000 images of 1,000 classes take 2.6 MB instead of 200.
+"""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +21,109 @@ _LEAST_CLASSES_FOR_TOP5 = 6
 _LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 # Leaves room for a bfloat16 softmax, and none for logits.
 _SUM_TOLERANCE = 1e-2
+_CALIBRATION_BINS = 15  # as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
+
+BEST = 5
+"""How many classes of each image are kept."""
+
+RECORD = np.dtype(
+    [
+        ("target", "<i4"),
+        ("rank", "<i4"),
+        ("truth_score", "<f4"),
+        ("best", "<i4", (BEST,)),
+        ("scores", "<f4", (BEST,)),
+    ]
+)
+"""One image's result: the true class, its place (0 for the most probable) and probability, the
+five best classes and their probabilities (-1 and 0 where there are fewer classes)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The bounds of a 95 % confidence interval of a share, in 0..1."""
+
+    low: float
+    high: float
+
+
+def wilson_interval(successes: int, count: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval (1927) of a share of independent trials.
+
+    Unlike the normal approximation it stays within 0..1 and holds for small counts and shares
+    near the ends.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, spread = successes / count, z * z / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    # Exact at the ends, where rounding would leave a little.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == count else centre + half
+    return Interval(low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Whether probabilities mean what they say: of answers given at 80 %, 80 % should be right.
+
+    The confidence of an answer is its probability, the largest one; answers are put into bins of
+    equal width.
+
+    Attributes:
+        error: the expected calibration error, in 0..1: the mean distance of a bin's share of
+            right answers from its mean confidence, weighted by the bins' counts.
+        edges: float64 [bins + 1], the bins' bounds; a bin holds its upper one.
+        counts: int64 [bins], the answers in each bin.
+        confidence: float64 [bins], their mean confidence; 0 where there are none.
+        accuracy: float64 [bins], the share of right ones; 0 where there are none.
+    """
+
+    error: float
+    edges: np.ndarray
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @classmethod
+    def of(cls, confidence: np.ndarray, correct: np.ndarray, bins: int = _CALIBRATION_BINS) -> Self:
+        """From each answer's probability, float [N], and whether it is right, bool [N]."""
+        edges = np.linspace(0, 1, bins + 1)
+        place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+        counts = np.bincount(place, minlength=bins)
+        mean = _ratio(np.bincount(place, confidence.astype(np.float64), bins), counts)
+        right = _ratio(np.bincount(place, correct.astype(np.float64), bins), counts)
+        error = float(np.sum(counts * np.abs(right - mean)) / max(len(confidence), 1))
+        return cls(error, edges, counts, mean, right)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON's own types."""
+        return {
+            "error": self.error,
+            "edges": self.edges.tolist(),
+            "counts": self.counts.tolist(),
+            "confidence": self.confidence.tolist(),
+            "accuracy": self.accuracy.tolist(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A misclassified image.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        name: the file, or what else the image is called.
+        truth: the true class.
+        predicted: the predicted class.
+        confidence: the predicted class's probability, in 0..1.
+    """
+
+    image: np.ndarray
+    name: str
+    truth: str
+    predicted: str
+    confidence: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +147,12 @@ class Evaluation:
         f1: float64 [C], the harmonic mean of precision and recall.
         support: int64 [C], the number of images of the class.
         unreadable: the images left out because they could not be read, each with name and reason.
+        calibration: how far probabilities can be believed.
+        protocol: which views of each image were averaged, such as "10 crops", and of how many
+            networks.
+        images_per_second: how fast the images were judged, reading included; None where nothing
+            was measured.
+        mistakes: the most confident wrong answers, the worst first.
     """
 
     labels: tuple[str, ...]
@@ -50,7 +165,23 @@ class Evaluation:
     recall: np.ndarray
     f1: np.ndarray
     support: np.ndarray
+    calibration: Calibration
     unreadable: tuple[ImageError, ...] = ()
+    protocol: str = "1 crop"
+    images_per_second: float | None = None
+    mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
+
+    @property
+    def top1_interval(self) -> Interval:
+        """Wilson's 95 % interval of ``top1``: what images of the same kind may still change."""
+        return wilson_interval(round(self.top1 * self.count), self.count)
+
+    @property
+    def top5_interval(self) -> Interval | None:
+        """Wilson's 95 % interval of ``top5``."""
+        if self.top5 is None:
+            return None
+        return wilson_interval(round(self.top5 * self.count), self.count)
 
     @classmethod
     def from_probabilities(
@@ -75,25 +206,45 @@ class Evaluation:
         """
         probabilities, targets = np.asarray(probabilities), np.asarray(targets)
         _require_some_image(len(targets), unreadable)
-        _require_matching(probabilities, targets, labels)
-        _require_probabilities(probabilities)
-        targets = targets.astype(np.int64)
+        return cls.from_records(records_of(probabilities, targets, labels), labels, unreadable)
+
+    @classmethod
+    def from_records(
+        cls,
+        records: np.ndarray,
+        labels: Sequence[str],
+        unreadable: Sequence[ImageError] = (),
+        *,
+        protocol: str = "1 crop",
+        images_per_second: float | None = None,
+        mistakes: Sequence[Mistake] = (),
+    ) -> Self:
+        """Sum up what :func:`records_of` has noted of each image.
+
+        Raises:
+            DataError: there is no image.
+        """
+        _require_some_image(len(records), unreadable)
         class_count = len(labels)
-        ranks = _ranks(probabilities, targets)
-        confusion = _confusion(targets, probabilities.argmax(axis=1), class_count)
+        predictions, ranks = records["best"][:, 0], records["rank"]
+        confusion = _confusion(records["target"].astype(np.int64), predictions, class_count)
         correct, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         return cls(
             labels=tuple(labels),
-            count=len(targets),
+            count=len(records),
             top1=float(np.mean(ranks < 1)),
             top5=float(np.mean(ranks < 5)) if class_count >= _LEAST_CLASSES_FOR_TOP5 else None,
-            loss=_cross_entropy(probabilities, targets),
+            loss=_cross_entropy(records["truth_score"]),
             confusion=confusion,
             precision=_ratio(correct, predicted),
             recall=_ratio(correct, support),
             f1=_ratio(2 * correct, predicted + support),
             support=support,
+            calibration=Calibration.of(records["scores"][:, 0], ranks == 0),
             unreadable=tuple(unreadable),
+            protocol=protocol,
+            images_per_second=images_per_second,
+            mistakes=tuple(mistakes),
         )
 
     def most_confused(self, limit: int = 10) -> list[tuple[str, str, int]]:
@@ -108,7 +259,10 @@ class Evaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON's own types; ``per_class`` holds one record for each label."""
+        """All fields as JSON's own types; ``per_class`` holds one record for each label.
+
+        The mistakes' pictures are left out.
+        """
         columns = zip(
             self.labels,
             self.precision.tolist(),
@@ -117,17 +271,27 @@ class Evaluation:
             self.support.tolist(),
             strict=True,
         )
+        top1, top5 = self.top1_interval, self.top5_interval
         return {
+            "protocol": self.protocol,
             "count": self.count,
             "top1": self.top1,
+            "top1_interval": [top1.low, top1.high],
             "top5": self.top5,
+            "top5_interval": None if top5 is None else [top5.low, top5.high],
             "loss": self.loss,
+            "calibration": self.calibration.to_dict(),
+            "images_per_second": self.images_per_second,
             "labels": list(self.labels),
             "per_class": [
                 {"label": label, "precision": precision, "recall": recall, "f1": f1, "support": n}
                 for label, precision, recall, f1, n in columns
             ],
             "confusion": self.confusion.tolist(),
+            "mistakes": [
+                {"name": m.name, "truth": m.truth, "predicted": m.predicted, "score": m.confidence}
+                for m in self.mistakes
+            ],
             "unreadable": [{"name": e.name, "reason": e.reason} for e in self.unreadable],
         }
 
@@ -141,7 +305,9 @@ class Evaluation:
         images = "1 image" if self.count == 1 else f"{self.count:,} images"
         lines = [
             f"{images} of {len(self.labels)} classes: top-1 {self.top1:.1%}{top5}, "
-            f"loss {self.loss:.3f}"
+            f"loss {self.loss:.3f}",
+            f"95% interval of top-1: {self.top1_interval.low:.1%} to {self.top1_interval.high:.1%}"
+            f"; calibration error {self.calibration.error:.1%}; {self.protocol}{self._speed()}",
         ]
         if confused := self.most_confused(3):
             pairs = (f"{truth} as {predicted} ({n})" for truth, predicted, n in confused)
@@ -150,6 +316,47 @@ class Evaluation:
             files = "1 file" if len(self.unreadable) == 1 else f"{len(self.unreadable):,} files"
             lines.append(f"left out, unreadable: {files}, the first: {self.unreadable[0]}")
         return "\n".join(lines)
+
+    def _speed(self) -> str:
+        found = self.images_per_second
+        return "" if found is None else f"; {found:,.{1 if found < 10 else 0}f} images/s"
+
+
+def records_of(
+    probabilities: np.ndarray, targets: np.ndarray, labels: Sequence[str], first: int = 0
+) -> np.ndarray:
+    """What is kept of each image, :data:`RECORD` [N].
+
+    Args:
+        probabilities: float [N, C], each row in 0..1 and summing to 1.
+        targets: integers [N] in 0..C - 1.
+        labels: the C class names.
+        first: the number of the first of these images, for messages.
+
+    Raises:
+        ConfigError: the arrays do not fit each other or the labels, or the rows of
+            ``probabilities`` are none.
+    """
+    _require_matching(probabilities, targets, labels)
+    _require_probabilities(probabilities, first)
+    targets = targets.astype(np.int64)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :BEST]
+    kept = best.shape[1]
+    records = np.zeros(len(targets), RECORD)
+    records["target"] = targets
+    records["rank"] = _ranks(probabilities, targets)
+    records["truth_score"] = np.take_along_axis(probabilities, targets[:, None], axis=1)[:, 0]
+    records["best"] = -1
+    records["best"][:, :kept] = best
+    records["scores"][:, :kept] = np.take_along_axis(probabilities, best, axis=1)
+    return records
+
+
+def worst_mistakes(records: np.ndarray, limit: int) -> np.ndarray:
+    """The places of the most confident wrong answers, int64 [at most limit], the worst first."""
+    wrong = np.flatnonzero(records["rank"] > 0)
+    order = np.argsort(-records["scores"][wrong, 0], kind="stable")
+    return wrong[order[:limit]]
 
 
 def _require_some_image(count: int, unreadable: Sequence[ImageError]) -> None:
@@ -182,21 +389,22 @@ def _require_matching(
         )
 
 
-def _require_probabilities(probabilities: np.ndarray) -> None:
+def _require_probabilities(probabilities: np.ndarray, before: int) -> None:
     if probabilities.dtype.kind != "f":
         raise ConfigError(f"probabilities have dtype {probabilities.dtype}: they must be floats")
     finite = np.isfinite(probabilities).all(axis=1)
     if not finite.all():
+        image = before + int(np.flatnonzero(~finite)[0])
         raise ConfigError(
-            f"probabilities of image {np.flatnonzero(~finite)[0]} hold NaN or infinity: the model "
-            "has diverged; train with a lower learning rate"
+            f"probabilities of image {image} hold NaN or infinity: the model has diverged; train "
+            "with a lower learning rate"
         )
     sums = probabilities.sum(axis=1, dtype=np.float64)
     valid = (probabilities >= 0).all(axis=1) & (abs(sums - 1) <= _SUM_TOLERANCE)
     if not valid.all():
         first = int(np.flatnonzero(~valid)[0])
         raise ConfigError(
-            f"probabilities of image {first} lie in {probabilities[first].min():.4g}.."
+            f"probabilities of image {before + first} lie in {probabilities[first].min():.4g}.."
             f"{probabilities[first].max():.4g} and sum to {sums[first]:.4g}, not to 1: if they are "
             "logits, take the softmax first"
         )
@@ -215,9 +423,8 @@ def _confusion(targets: np.ndarray, predictions: np.ndarray, class_count: int) -
     return counts.reshape(class_count, class_count)
 
 
-def _cross_entropy(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    true = np.take_along_axis(probabilities, targets[:, None], axis=1).astype(np.float64)
-    return float(-np.log(np.clip(true, _LEAST_PROBABILITY, 1.0)).mean())
+def _cross_entropy(true: np.ndarray) -> float:
+    return float(-np.log(np.clip(true.astype(np.float64), _LEAST_PROBABILITY, 1.0)).mean())
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

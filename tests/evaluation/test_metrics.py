@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import binomtest
 from sklearn.metrics import (
     confusion_matrix,
     log_loss,
@@ -13,7 +14,14 @@ from sklearn.metrics import (
 )
 
 from keras_cls.errors import ConfigError, DataError, ImageError
-from keras_cls.evaluation.metrics import Evaluation
+from keras_cls.evaluation.metrics import (
+    RECORD,
+    Calibration,
+    Evaluation,
+    records_of,
+    wilson_interval,
+    worst_mistakes,
+)
 
 
 def random_results(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,3 +147,71 @@ def test_nothing_but_unreadable_images():
     unreadable = [ImageError("1.jpg", "is empty")] * 3
     with pytest.raises(DataError, match=r"all 3 are unreadable, the first: 1\.jpg: is empty"):
         Evaluation.from_probabilities(np.zeros((0, 2)), np.zeros(0, int), ["a", "b"], unreadable)
+
+
+@given(st.integers(1, 400), st.data())
+@settings(max_examples=60)
+def test_wilson_s_interval(count, data):
+    successes = data.draw(st.integers(0, count))
+    found = wilson_interval(successes, count)
+    expected = binomtest(successes, count).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= found.low <= successes / count <= found.high <= 1
+
+
+def test_wilson_s_interval_by_hand():
+    # (0.95 + z^2/200 +- z sqrt(0.95 * 0.05 / 100 + z^2/40000)) / (1 + z^2/100) with z = 1.96
+    found = wilson_interval(95, 100)
+    assert (found.low, found.high) == pytest.approx((0.8883, 0.9785), abs=1e-4)
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0, 1, width=32)), st.data())
+@settings(max_examples=60)
+def test_the_calibration_error_against_a_plain_loop(confidence, data):
+    count = len(confidence)
+    correct = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    found = Calibration.of(confidence, correct)
+    error = 0.0
+    for bin in range(15):
+        inside = [
+            i
+            for i, c in enumerate(confidence.tolist())
+            if (np.linspace(0, 1, 16)[bin] < c or (bin == 0 and c == 0))
+            and c <= np.linspace(0, 1, 16)[bin + 1]
+        ]
+        assert found.counts[bin] == len(inside)
+        if inside:
+            gap = np.mean(correct[inside]) - np.mean(confidence[inside].astype(np.float64))
+            error += len(inside) / count * abs(gap)
+    assert found.error == pytest.approx(error, abs=1e-9)
+
+
+def test_records_in_parts_are_records_of_all():
+    probabilities, targets = random_results(100, 12, seed=1)
+    whole = records_of(probabilities, targets, names(12))
+    parts = [records_of(probabilities[i : i + 7], targets[i : i + 7], names(12), i)
+             for i in range(0, 100, 7)]  # fmt: skip
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert whole.dtype == RECORD
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    assert np.array_equal(whole["best"], order)
+
+
+def test_records_of_few_classes_are_filled_up():
+    (record,) = records_of(np.float32([[0.25, 0.75]]), np.array([0]), ["a", "b"])
+    assert record["best"].tolist() == [1, 0, -1, -1, -1]
+    assert record["scores"].tolist() == [0.75, 0.25, 0, 0, 0]
+    assert (record["rank"], record["truth_score"]) == (1, 0.25)
+
+
+def test_the_worst_mistakes_are_the_most_confident_ones():
+    probabilities, targets = random_results(200, 6, seed=2)
+    found = worst_mistakes(records_of(probabilities, targets, names(6)), 5)
+    wrong = [i for i in range(200) if probabilities[i].argmax() != targets[i]]
+    expected = sorted(wrong, key=lambda i: -probabilities[i].max())[:5]
+    assert found.tolist() == expected
+
+
+def test_a_bad_row_is_counted_from_the_beginning():
+    with pytest.raises(ConfigError, match="image 41"):
+        records_of(np.array([[0.5, 0.5], [3.0, -2.0]]), np.array([0, 1]), ["a", "b"], first=40)
