@@ -6,6 +6,8 @@ PYTHON ?= $(or $(shell for v in 3 3.13 3.12 3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A process a core, each with whole files, whose tests share what is costly to make.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
@@ -27,13 +29,13 @@ demo: $(STAMP) ## digits -> LeNet-5 -> SavedModel -> server -> gRPC answers, in 
 	$(BIN)/keras-cls demo
 
 test: $(STAMP) ## the default tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(STAMP) ## the slow tests as well
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 test-slow: $(STAMP) ## the slow tests alone
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "networks": "the registry's table in the README",
+    "weights": "the tables of published weights in docs/weights.md",
     "recipes": "the table of recipes in docs/training.md",
     "layers": "fused batch normalization and grouped convolution against those of Keras",
     "speed": "building, answer and training step of every network against keras.applications",

@@ -37,9 +37,15 @@ _PEERS = {
 _MEASURES = ("build", "forward", "step")
 
 
+# Networks that differ from another in how they count padding alone: their times are the other's.
+_VARIANTS = ("_slim", "_timm", "_torch")
+
+
 def main() -> None:
     rows = []
     for name in list_models():
+        if name.endswith(_VARIANTS):
+            continue
         print(f"{name}...", end=" ", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.speed", name],

@@ -350,7 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--input-shape", type=_shape, metavar="HxWxC", help="such as 64x64x3; else the published"
     )
-    train.add_argument("--weights", help="a file of weights to start from")
+    train.add_argument("--weights", help="a file of weights to start from, or a source: timm")
     train.add_argument(
         "--recipe",
         default="auto",

@@ -38,7 +38,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
-_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3", "box": "box"}
+KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3", "box": "box"}
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -187,7 +187,7 @@ def place(
         size=tf.constant(rule.size, tf.int32),
         scale=scale,
         translation=-offset,
-        kernel_type=_KERNELS[rule.interpolation],
+        kernel_type=KERNELS[rule.interpolation],
         antialias=True,
     )[0]
     return tf.ensure_shape(tf.clip_by_value(out, 0.0, 255.0), (*rule.size, rule.image_channels))

@@ -37,7 +37,7 @@ def training_batches(
     images of the same epoch. Order and augmentation depend on the seed, the epoch and the place
     within the epoch alone, so that training can go on where it stopped.
     """
-    load = _loader(source, rule)
+    load = image_loader(source, rule)
     per_epoch = steps_per_epoch(source, batch_size) * batch_size
 
     def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Example:
@@ -76,14 +76,14 @@ def with_shares(
 
 def evaluation_pixels(source: ImageStream, rule: Preprocessing, batch_size: int) -> tf.data.Dataset:
     """Every image once, before scaling: (float32 [b, H, W, c] on the 0..255 scale, int64 [b])."""
-    load = _loader(source, rule)
+    load = image_loader(source, rule)
 
     def prepared(*item: tf.Tensor) -> Example:
         image, target = load(*item)
         return resize_and_crop(image, rule), target
 
     return (
-        _ordered(source)
+        items_in_order(source)
         .map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
@@ -104,7 +104,7 @@ def input_pixels(source: ImageStream, rule: Preprocessing, indices: np.ndarray) 
     Returns:
         uint8 ``[n, H, W, rule.image_channels]``, in the order of ``indices``.
     """
-    load = _loader(source, rule)
+    load = image_loader(source, rule)
     wanted = tf.constant(np.asarray(indices, np.int64))
 
     def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -112,7 +112,7 @@ def input_pixels(source: ImageStream, rule: Preprocessing, indices: np.ndarray) 
         return place, tf.cast(tf.round(resize_and_crop(image, rule)), tf.uint8)
 
     chosen = (
-        _ordered(source)
+        items_in_order(source)
         .map(lambda *item: item)
         .enumerate()
         .filter(lambda place, item: tf.reduce_any(place == wanted))
@@ -128,7 +128,7 @@ def steps_per_epoch(source: ImageStream, batch_size: int) -> int:
     return -(-len(source) // batch_size)
 
 
-def _ordered(source: ImageStream) -> tf.data.Dataset:
+def items_in_order(source: ImageStream) -> tf.data.Dataset:
     """The source's items: (index,) or (image, target)."""
     if isinstance(source, ScannedImages):
         return tf.data.Dataset.from_tensor_slices((np.arange(len(source), dtype=np.int64),))
@@ -155,7 +155,7 @@ def _shuffled(source: ImageStream, seed: int, per_epoch: int, first_epoch: int) 
     return epochs.skip(first_epoch * per_epoch).map(lambda *item: item)
 
 
-def _loader(source: ImageStream, rule: Preprocessing) -> Callable[..., Example]:
+def image_loader(source: ImageStream, rule: Preprocessing) -> Callable[..., Example]:
     """Item -> (uint8 [h, w, rule.image_channels], int64 target)."""
     channels = rule.image_channels
     if isinstance(source, LabelledDataset):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_cls.data.pipeline import ImageStream, _loader, _ordered, input_pixels
+from keras_cls.data.pipeline import ImageStream, image_loader, input_pixels, items_in_order
 from keras_cls.errors import DataError
 from keras_cls.evaluation.metrics import Mistake, records_of, worst_mistakes
 from keras_cls.evaluation.scoring import Member
@@ -145,7 +145,7 @@ def _batches(
     with_pixels: bool,
 ) -> tf.data.Dataset:
     """(for each rule its stacks of views, targets[, uint8 pixels as the first rule sees them])."""
-    load = {rule.image_channels: _loader(stream, rule) for rule in rules}
+    load = {rule.image_channels: image_loader(stream, rule) for rule in rules}
 
     def prepared(*item: tf.Tensor) -> tuple[Any, ...]:
         images = {channels: loaded(*item) for channels, loaded in load.items()}
@@ -159,7 +159,7 @@ def _batches(
         return views, target, tf.cast(tf.round(resize_and_crop(image, rules[0])), tf.uint8)
 
     return (
-        _ordered(stream)
+        items_in_order(stream)
         .skip(first)
         .map(prepared, num_parallel_calls=_calls(rules, question), deterministic=True)
         .batch(question.images_at_once)

@@ -213,7 +213,7 @@ def whole_views(
         size=tf.cast(kept, tf.int32),
         scale=scale,
         translation=-tf.cast((resized - kept) // 2, tf.float32),
-        kernel_type=preprocessing._KERNELS[rule.interpolation],
+        kernel_type=preprocessing.KERNELS[rule.interpolation],
         antialias=True,
     )
     view = tf.ensure_shape(tf.clip_by_value(view, 0.0, 255.0), (1, None, None, image.shape[-1]))

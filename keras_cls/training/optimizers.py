@@ -70,7 +70,8 @@ def make_optimizer(
         weight_decay: of the kind that belongs to the method.
         decays: ``"kernels"`` leaves out biases and the parameters of normalization.
         clip_norm: the largest norm of all gradients together; None for no limit.
-        ema: the momentum of the moving average of the weights; None for no average.
+        ema: the momentum of the moving average of the weights, to which it rises; None for no
+            average.
         multiplier: each variable's share of the learning rate; None for all the whole.
     """
     common = {
@@ -125,6 +126,23 @@ class _Extended(keras.optimizers.Optimizer):
                 for grad, variable in zip(grads, variables, strict=True)
             ]
         return super().apply(grads, variables)
+
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+        """As TensorFlow's ExponentialMovingAverage with ``num_updates``, which TF-slim uses.
+
+        After n steps the momentum is (1 + n) / (10 + n) at most: else the average of a short run
+        would be little more than its first weights.
+        """
+        if not self.use_ema:
+            return
+        steps = keras.ops.cast(self.iterations, "float32")
+        rising = keras.ops.minimum(self.ema_momentum, (1 + steps) / (10 + steps))
+        momentum = keras.ops.where(steps == 0, 0.0, rising)
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            share = keras.ops.cast(momentum, variable.dtype)
+            average.assign(share * average + (1 - share) * variable)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Keras' own step at the variable's own rate."""

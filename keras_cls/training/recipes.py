@@ -76,7 +76,8 @@ class Recipe:
         label_smoothing: the share of a target that is spread over all classes.
         aux_weight: the weight of each auxiliary head's loss, where the network has such heads.
         drop_path: whether drop path, where the network has it, grows with the run.
-        ema: the momentum of the moving average of weights that is judged and kept, for each step.
+        ema: the momentum, for each step, of the moving average of weights that is judged and kept;
+            in the first steps it is smaller.
         fine_tuning: for weights that were trained on something else; None to treat all alike.
     """
 

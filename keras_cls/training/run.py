@@ -104,7 +104,8 @@ def train(
         epochs: how often every image is seen.
         batch_size: images a step; None leaves it to the recipe.
         input_shape: (height, width, channels) of the network's input; None for the published one.
-        weights: a file of weights to start from, see :func:`keras_cls.create_model`.
+        weights: a file of weights to start from, or a source's name, as for
+            :func:`keras_cls.create_model`; images are then prepared as these weights expect.
         recipe: a name of :data:`keras_cls.training.recipes.RECIPES`, or ``"auto"``, which picks by
             the network's input, the number of images and whether the weights were trained before.
         run_dir: the run folder; None makes a new one under ``runs/``.

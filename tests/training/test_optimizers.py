@@ -87,13 +87,15 @@ def test_the_norm_is_that_of_all_gradients_together() -> None:
     assert_same(found, w)
 
 
-def test_the_average_follows_the_weights() -> None:
-    optimizer = make_optimizer(Sgd(0.0), 0.1, 0.0, ema=0.8)
+@pytest.mark.parametrize("ema", [0.2, 0.9999])
+def test_the_average_follows_the_weights_and_begins_quickly(ema: float) -> None:
+    optimizer = make_optimizer(Sgd(0.0), 0.1, 0.0, ema=ema)
     variables = [keras.Variable(value, name=name) for name, value in START.items()]
     average: dict[str, np.ndarray] = {}
-    for gradients in GRADIENTS:
+    for step, gradients in enumerate(GRADIENTS):
         optimizer.apply([gradients[v.name].astype("f4") for v in variables], variables)
-        for v in variables:  # it begins with the weights after the first step
-            average[v.name] = 0.8 * average.get(v.name, np.array(v)) + 0.2 * np.array(v)
+        momentum = min(ema, (1 + step) / (10 + step)) if step else 0
+        for v in variables:
+            average[v.name] = momentum * average.get(v.name, 0) + (1 - momentum) * np.array(v)
     for v, kept in zip(variables, optimizer._model_variables_moving_average, strict=True):
         np.testing.assert_allclose(np.array(kept), average[v.name], rtol=1e-4, atol=1e-5)

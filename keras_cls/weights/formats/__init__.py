@@ -20,6 +20,7 @@ _READERS = {
     ".pt": "pth",
     ".th": "pth",
     ".pth.tar": "pth",
+    ".bin": "pth",
     ".safetensors": "safetensors",
     ".npz": "npz",
     ".weights.h5": "keras_h5",

@@ -88,7 +88,9 @@ def test_files_of_torch(name: str, expected: Mapping[str, np.ndarray]) -> None:
     assert file.ending == ".pth" and file.network is None
 
 
-@pytest.mark.parametrize("name", ["net.pt", "net-1a2b.th", "model_best.pth.tar"])
+@pytest.mark.parametrize(
+    "name", ["net.pt", "net-1a2b.th", "model_best.pth.tar", "pytorch_model.bin"]
+)
 def test_other_names_of_such_files(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes((FILES / "network_zip.pth").read_bytes())
