@@ -23,7 +23,7 @@ def module(layer: str) -> str:
 
 SOURCE = Source(
     name="akamaster",
-    about="Yerlan Idelbayev's ResNets for CIFAR-10 (BSD-2)",
+    about="the ResNets for CIFAR-10 of github.com/akamaster/pytorch_resnet_cifar10 (BSD-2)",
     endings=_pytorch.ENDINGS,
     releases={
         f"resnet{depth}_cifar10": Release(
