@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_cls.architectures.layers import FullyConnected
 from keras_cls.architectures.spec import Tensor
 
 
@@ -33,7 +34,7 @@ def fully_connected(x: Tensor, units: int, side: int, name: str, **initializers:
     order height, width, channel, is this kernel reshaped.
     """
     height, width = x.shape[1:3]
-    return keras.layers.Conv2D(
+    return FullyConnected(
         units,
         (min(side, height), min(side, width)),
         activation="relu",

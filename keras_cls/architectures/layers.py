@@ -1,5 +1,6 @@
 """The layers that the networks need and Keras lacks, registered for ``keras.saving``."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -196,6 +197,33 @@ class GroupedConv2D(keras.layers.Conv2D):
             )
         ]
         return keras.ops.concatenate(convolved, axis)
+
+
+@_register
+class FullyConnected(keras.layers.Conv2D):
+    """A valid ``keras.layers.Conv2D`` that is a matrix product where its window covers the map.
+
+    Arguments, variables, saved weights and results are Conv2D's. Of a window as large as the map
+    ([N, h, w, C] -> [N, 1, 1, filters]) the kernel need not be brought into a convolution's layout,
+    which takes longer than the product itself for the hundred million weights of VGG's fc6.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """What ``call`` does before bias and activation."""
+        covered = (
+            tuple(inputs.shape[1:3]) == self.kernel_size
+            and self.data_format == "channels_last"
+            and self.padding == "valid"
+            and self.groups == 1
+            and self.dilation_rate == (1, 1)
+        )
+        if not covered:
+            return super().convolution_op(inputs, kernel)
+        rows = math.prod(kernel.shape[:3])
+        product = keras.ops.matmul(
+            keras.ops.reshape(inputs, (-1, rows)), keras.ops.reshape(kernel, (rows, self.filters))
+        )
+        return keras.ops.reshape(product, (-1, 1, 1, self.filters))
 
 
 def _has_accelerator() -> bool:

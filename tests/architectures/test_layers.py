@@ -15,6 +15,7 @@ from keras_cls.architectures import count_multiply_adds, layers
 from keras_cls.architectures.layers import (
     BatchNormalization,
     DropPath,
+    FullyConnected,
     GroupedConv2D,
     LocalResponseNormalization,
     ZeroPadChannels,
@@ -261,6 +262,30 @@ def test_grouped_convolution_converts_to_litert(tmp_path: Path) -> None:
     interpreter.invoke()
     found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     np.testing.assert_allclose(found, model(batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "strides"), [(3, 2, 1), (3, 2, 2), (5, 2, 1), (4, 6, 2)]
+)
+def test_fully_connected_is_the_convolution(height: int, width: int, strides: int) -> None:
+    """Also where the window covers the map, and in its gradients."""
+    batch = tf.constant(some_images(4, height, width, 5))
+    arguments = {"filters": 7, "kernel_size": (3, 2), "strides": strides, "activation": "relu"}
+    ours, theirs = FullyConnected(**arguments), keras.layers.Conv2D(**arguments)
+    results = []
+    for layer in (ours, theirs):
+        layer.build(batch.shape)
+        layer.set_weights(ours.get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(batch)
+            out = layer(batch)
+            loss = tf.reduce_sum(out**2)
+        gradients = tape.gradient(loss, [batch, layer.kernel.value, layer.bias.value])
+        results.append([out, *gradients])
+        assert layer.compute_output_shape(batch.shape) == out.shape
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert ours.get_config() | {"name": ""} == theirs.get_config() | {"name": ""}
 
 
 # --- batch normalization
