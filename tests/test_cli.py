@@ -206,10 +206,19 @@ def test_another_backend_is_refused(saved):
     assert "KERAS_BACKEND" in refused("evaluate", saved, "--data", "digits", env=environment)
 
 
+def interruptible() -> None:
+    """In the child: a shell's background jobs, such as these tests may be, ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_training_exits_with_130_and_can_go_on(tmp_path):
     train = ["train", "lenet5", "--data", "digits", "--epochs", "40", "--run-dir", tmp_path / "run"]
     process = subprocess.Popen(
-        [*COMMAND, *map(str, train)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*COMMAND, *map(str, train)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     history = tmp_path / "run" / "history.csv"
     while not history.exists() and process.poll() is None:
@@ -223,7 +232,13 @@ def test_an_interrupted_training_exits_with_130_and_can_go_on(tmp_path):
 
 def test_an_interrupted_training_without_a_folder_tells_which_it_was(tmp_path):
     train = ["train", "lenet5", "--data", "digits", "--epochs", "40"]
-    process = subprocess.Popen([*COMMAND, *train], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        [*COMMAND, *train],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=interruptible,
+    )
     while not list(tmp_path.glob("runs/*/history.csv")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
