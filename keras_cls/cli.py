@@ -136,32 +136,34 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    with _quiet_tensorflow():
-        from keras_cls.evaluation import evaluate
     if options.json is not None and not Path(options.json).resolve().parent.is_dir():
         raise ConfigError(f"{options.json}: there is no such folder to write to")
-    if options.reproduce is not None:
-        return _reproduce(options)
+    try:
+        return _judge(options) if options.reproduce is None else _reproduce(options)
+    except KeyboardInterrupt:
+        again = "; the same command goes on" if options.to else ""
+        return _fail(f"interrupted{again}", code=130)
+
+
+def _judge(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.evaluation import evaluate
     if not options.classifier:
         raise ConfigError("evaluate: give a classifier's folder, or --reproduce NETWORK")
     if options.weights is not None:
         raise ConfigError("evaluate: --weights goes with --reproduce NETWORK")
-    try:
-        result = evaluate(
-            options.classifier,
-            options.data,
-            crops=options.crops,
-            scales=options.scales,
-            ensemble=not options.separate,
-            restrict=options.restrict,
-            batch_size=options.batch_size,
-            folder=options.to,
-            strict=options.strict,
-            quiet=options.quiet,
-        )
-    except KeyboardInterrupt:
-        again = "; the same command goes on" if options.to else ""
-        return _fail(f"interrupted{again}", code=130)
+    result = evaluate(
+        options.classifier,
+        options.data,
+        crops=options.crops,
+        scales=options.scales,
+        ensemble=not options.separate,
+        restrict=options.restrict,
+        batch_size=options.batch_size,
+        folder=options.to,
+        strict=options.strict,
+        quiet=options.quiet,
+    )
     results = result if isinstance(result, list) else [result]
     if options.json is not None:
         found = [each.to_dict() for each in results]
@@ -190,19 +192,15 @@ def _reproduce(options: argparse.Namespace) -> int:
             "evaluate: --reproduce takes the protocols from the network's card: leave out "
             "--crops, --scales, --restrict and --separate"
         )
-    try:
-        result = reproduce(
-            options.reproduce,
-            options.data,
-            options.weights,
-            batch_size=options.batch_size,
-            folder=options.to,
-            strict=options.strict,
-            quiet=options.quiet,
-        )
-    except KeyboardInterrupt:
-        again = "; the same command goes on" if options.to else ""
-        return _fail(f"interrupted{again}", code=130)
+    result = reproduce(
+        options.reproduce,
+        options.data,
+        options.weights,
+        batch_size=options.batch_size,
+        folder=options.to,
+        strict=options.strict,
+        quiet=options.quiet,
+    )
     if options.json is not None:
         write_json(Path(options.json), result.to_dict())
     Console().print(result.table())

@@ -5,7 +5,7 @@ averaged: they are moving averages themselves.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -30,17 +30,16 @@ class JudgeAveraged(keras.callbacks.Callback):
 
     def __init__(self, optimizer: keras.Optimizer) -> None:
         super().__init__()
-        self._context = lambda: averaged(optimizer)
-        self._active: Any = None
+        self._optimizer = optimizer
+        self._exchanged = ExitStack()
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Exchange the weights."""
-        self._active = self._context()
-        self._active.__enter__()
+        self._exchanged.enter_context(averaged(self._optimizer))
 
     def on_test_end(self, logs: Any = None) -> None:
         """And back."""
-        self._active.__exit__(None, None, None)
+        self._exchanged.close()
 
 
 def _exchange(optimizer: keras.Optimizer) -> list[tuple[keras.Variable, Any]]:

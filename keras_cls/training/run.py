@@ -177,6 +177,9 @@ def _run(
     chosen, why = choose_recipe(
         request["recipe"], classifier.preprocessing, len(images.train), trained
     )
+    outputs: Any = classifier.model.output
+    if chosen.aux_weight and not trained and model_spec(classifier.architecture).aux_heads:
+        classifier, outputs = _with_auxiliary_heads(classifier)
     size = choose_batch_size(request["batch_size"], chosen, len(images.train))
     resolved = {
         "recipe": asdict(chosen),
@@ -200,9 +203,6 @@ def _run(
         highlight=False,
         markup=False,
     )
-    outputs: Any = classifier.model.output
-    if chosen.aux_weight and not trained and model_spec(classifier.architecture).aux_heads:
-        classifier, outputs = _with_auxiliary_heads(classifier)
     try:
         _fit(
             classifier,
@@ -258,11 +258,7 @@ def _with_auxiliary_heads(classifier: Classifier) -> tuple[Classifier, dict[str,
     name, shape = classifier.architecture, classifier.preprocessing.input_shape
     network = create_model(name, len(classifier.labels), shape, aux=True)
     model = keras.Model(network.input, network.output[model_spec(name).head], name=name)
-    rebuilt = Classifier(
-        model, classifier.labels, classifier.preprocessing, training=classifier.training
-    )
-    rebuilt.sample = classifier.sample
-    return rebuilt, network.output
+    return Classifier(model, classifier.labels, classifier.preprocessing), network.output
 
 
 def _fit(

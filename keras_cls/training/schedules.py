@@ -20,15 +20,6 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class Constant:
-    """The same rate throughout."""
-
-    def share(self, done: Any) -> Any:
-        """One."""
-        return keras.ops.ones_like(done)
-
-
-@dataclass(frozen=True)
 class Steps:
     """Falls by ``factor`` at each point of ``at``: (1 / 3, 2 / 3) for 30 and 60 of 90 epochs."""
 

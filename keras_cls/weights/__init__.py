@@ -89,18 +89,17 @@ def create_model(
     """
     # Read before the network is built: a wrong path should not cost a minute.
     spec = model_spec(name)
-    found = None if weights is None else _read(spec, weights)
+    if weights is None:
+        return build_model(name, num_classes, input_shape, features, aux)
+    file, candidates = _read(spec, weights)
     model = build_model(name, num_classes, input_shape, features, aux)
-    if found is None:
-        return model
-    source, origins = _recognized(model, *found)
+    source, origins = _recognized(model, file, candidates)
     variant = source.releases[name].network
     if variant not in (None, name):
-        _log.info(
-            "%s's weights of %s are %s here: %s is built", source.name, name, variant, variant
-        )
-        return create_model(variant, num_classes, input_shape, features, aux, weights)
-    _load(model, found[0], source, origins)
+        _log.info("%s's weights of %s are %s's here: that is built", source.name, name, variant)
+        model = build_model(variant, num_classes, input_shape, features, aux)
+        origins = source.origins(model, file)
+    _load(model, file, source, origins)
     return model
 
 

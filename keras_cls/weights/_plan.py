@@ -87,34 +87,6 @@ class Reverse:
 
 
 @dataclass(frozen=True)
-class Unflatten:
-    """The kernel of a dense layer behind a flattened map, from a map's (C, H, W) to (H, W, C).
-
-    Ours is [H * W * C, units], the file's [C * H * W, units].
-    """
-
-    height: int
-    width: int
-    said = "flattened map reordered"
-
-    def shape_in_file(self, shape: Shape) -> Shape:
-        """The same."""
-        return shape
-
-    def __call__(self, tensor: np.ndarray) -> np.ndarray:
-        """Reorder the rows."""
-        rows, units = tensor.shape
-        maps = tensor.reshape(rows // (self.height * self.width), self.height, self.width, units)
-        return maps.transpose(1, 2, 0, 3).reshape(rows, units)
-
-    def undo(self, tensor: np.ndarray) -> np.ndarray:
-        """Back to the file's layout."""
-        rows, units = tensor.shape
-        maps = tensor.reshape(self.height, self.width, rows // (self.height * self.width), units)
-        return maps.transpose(2, 0, 1, 3).reshape(rows, units)
-
-
-@dataclass(frozen=True)
 class Reshape:
     """Writes the same numbers in another shape; ``in_file`` is the file's, for our ``ours``."""
 

@@ -5,37 +5,30 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from torch_fixtures import Fixture, assert_same_logits, images, read_fixture
+from torch_fixtures import (
+    Fixture,
+    assert_gives_the_logits,
+    assert_same_logits,
+    cases,
+    images,
+    read_fixture,
+)
 
 from keras_cls.errors import ConfigError
 from keras_cls.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from keras_cls.weights import _pytorch, create_model, load_weights, provenance
+from keras_cls.weights import _pytorch, create_model, load_weights
 from keras_cls.weights.torchvision import SOURCE, inception_v3_module, resnet_module
 
 DEFAULT = {("resnet18", (97, 130))}
 
 
-def cases():
-    for name, release in SOURCE.releases.items():
-        fixture = read_fixture("torchvision", release.name)
-        for size in fixture.logits:
-            marks = () if (name, size) in DEFAULT else pytest.mark.slow
-            yield pytest.param(name, fixture, size, marks=marks, id=f"{name}-{size[0]}x{size[1]}")
-
-
-@pytest.mark.parametrize(("name", "fixture", "size"), cases())
+@pytest.mark.parametrize(("name", "fixture", "size"), cases(SOURCE, DEFAULT))
 def test_gives_the_logits_of_the_source(
     name: str, fixture: Fixture, size: tuple[int, int], tmp_path: Path
 ) -> None:
     file = tmp_path / f"{name}.npz"
     np.savez(file, **fixture.draw())
-    model = create_model(name, input_shape=(*size, 3), weights=file)
-    file.unlink()
-    assert_same_logits(model(images(*size), training=False), fixture.logits[size])
-    found = provenance(model)
-    assert found is not None
-    assert (found.source, found.classes) == ("torchvision", "imagenet")
-    assert found.preprocessing == SOURCE.releases[name].preprocessing.adapted_to((*size, 3))
+    assert_gives_the_logits(SOURCE, name, fixture, size, file)
 
 
 @pytest.mark.slow

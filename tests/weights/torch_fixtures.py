@@ -2,12 +2,17 @@
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from drawn_weights import draw, draw_images
+
+from keras_cls.weights import create_model, provenance
+from keras_cls.weights.source import Source
 
 FOLDER = Path(__file__).parent / "fixtures"
 
@@ -49,3 +54,25 @@ def images(height: int, width: int) -> np.ndarray:
 def assert_same_logits(found: object, expected: np.ndarray) -> None:
     bound = 1e-4 * max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(np.asarray(found)[0], expected, atol=bound, rtol=0)
+
+
+def cases(source: Source, default: Container[tuple[str, tuple[int, int]]]) -> Iterator[Any]:
+    """A network of the source and an image size each; those not in ``default`` are slow."""
+    for name, release in source.releases.items():
+        fixture = read_fixture(source.name, release.name)
+        for size in fixture.logits:
+            marks = () if (name, size) in default else pytest.mark.slow
+            yield pytest.param(name, fixture, size, marks=marks, id=f"{name}-{size[0]}x{size[1]}")
+
+
+def assert_gives_the_logits(
+    source: Source, name: str, fixture: Fixture, size: tuple[int, int], file: Path
+) -> None:
+    """``file`` holds the fixture's weights; it is removed once they are loaded."""
+    model = create_model(name, input_shape=(*size, 3), weights=file)
+    file.unlink()
+    assert_same_logits(model(images(*size), training=False), fixture.logits[size])
+    found = provenance(model)
+    assert found is not None
+    assert (found.source, found.classes) == (source.name, "imagenet")
+    assert found.preprocessing == source.releases[name].preprocessing.adapted_to((*size, 3))
