@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         ExportError,
         ImageError,
         ServingError,
+        TrainingDivergedError,
+        TrainingStoppedError,
         UserError,
     )
-    from keras_cls.evaluation import Evaluation, evaluate
+    from keras_cls.evaluation import Evaluation, MultiLabelEvaluation, evaluate
     from keras_cls.exporting import export
     from keras_cls.preprocessing import Preprocessing
     from keras_cls.server import ModelServer, serve
@@ -39,10 +41,13 @@ _HOMES = {
     "ImageError": "errors",
     "ModelServer": "server",
     "ModelSpec": "architectures",
+    "MultiLabelEvaluation": "evaluation",
     "Prediction": "contract",
     "Preprocessing": "preprocessing",
     "ServingError": "errors",
+    "TrainingDivergedError": "errors",
     "TrainingRun": "training",
+    "TrainingStoppedError": "errors",
     "UserError": "errors",
     "count_multiply_adds": "architectures",
     "create_model": "weights",
@@ -65,10 +70,13 @@ __all__ = [
     "ImageError",
     "ModelServer",
     "ModelSpec",
+    "MultiLabelEvaluation",
     "Prediction",
     "Preprocessing",
     "ServingError",
+    "TrainingDivergedError",
     "TrainingRun",
+    "TrainingStoppedError",
     "UserError",
     "count_multiply_adds",
     "create_model",

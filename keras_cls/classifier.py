@@ -2,7 +2,8 @@
 
 It is one folder on disk, loaded without ``custom_objects`` and without unpickling anything:
 
-    classifier.json   labels, preprocessing, architecture, metrics, training settings, versions
+    classifier.json   labels, whether an image may have several, preprocessing, architecture,
+                      metrics, training settings, versions
     model.keras       the Keras model, which gives logits
     sample.npz        a few held-out images that exports are verified on, where there are any
 """
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ BEST_PREFIX = "best-"
 
 FORMAT = 1
 BATCH_SIZE = 32
+DEFAULT_K = 5
 _PACKAGES = ("keras-cls", "keras", "tensorflow", "numpy", "pillow")
 
 
@@ -57,6 +60,9 @@ class Classifier:
         preprocessing: how images become the model's input. None for a model of the registry: the
             rule that its weights were published with, else its own, at the model's input size.
         architecture: the registry's name of the network; None where the model's own name is it.
+        multi_label: an image may show any number of the classes, or none: the probability of each
+            is its logit's sigmoid. Otherwise it shows exactly one, and the probabilities are the
+            logits' softmax, which sum to 1.
         metrics: what was measured, such as ``{"val_accuracy": 0.98}``.
         training: the settings it was trained with; anything that JSON can hold.
         sample: uint8 ``[n, H, W, 3]`` (4 for rgba) images at the model's input size, on which
@@ -73,6 +79,7 @@ class Classifier:
         preprocessing: Preprocessing | None = None,
         *,
         architecture: str | None = None,
+        multi_label: bool = False,
         metrics: Mapping[str, float] | None = None,
         training: Mapping[str, Any] | None = None,
         sample: np.ndarray | None = None,
@@ -83,6 +90,7 @@ class Classifier:
         self.labels = _classes_of_weights(model) if labels is None else checked_labels(labels)
         self.architecture = architecture or model.name
         self.preprocessing = preprocessing or _published(model)
+        self.multi_label = multi_label
         self.metrics = {key: _finite(key, value) for key, value in (metrics or {}).items()}
         self.training = dict(training or {})
         self.sample = sample
@@ -95,28 +103,38 @@ class Classifier:
         return self.preprocessing.size
 
     def predict(
-        self, images: ImageSource | Iterable[ImageSource], k: int = 5
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        k: int | None = None,
+        threshold: float | None = None,
     ) -> list[list[Prediction]]:
-        """The k most probable classes of each image, best first.
+        """The most probable classes of each image, best first.
 
         Args:
             images: one image or an iterable of them: paths, encoded bytes, PIL images or arrays on
                 the 0..255 scale. An array ``[N, H, W, C]``, or ``[N, H, W]`` where the last axis
                 is not of length 1, 3 or 4, is a batch of images.
-            k: how many classes; fewer where there are fewer.
+            k: how many classes at most. None: five, or, with a ``threshold``, as many as reach it.
+            threshold: in 0..1: leave out classes of a lower probability, so that an image may be
+                left with none. For a multi-label classifier 0.5 means "more likely there than not".
 
         Returns:
             A list of predictions for each image, also where there is one image only.
 
         Raises:
             ImageError: an image cannot be read; it is named.
+            ConfigError: ``k`` or ``threshold`` is out of range.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ConfigError(f"k must be a whole number of 1 or more, found {k!r}")
+        _check_threshold(threshold)
+        most = _checked_k(k, len(self.labels) if threshold is not None else DEFAULT_K)
         rows = self.probabilities(images)
-        best = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+        best = np.argsort(-rows, axis=1, kind="stable")[:, :most]
         return [
-            [Prediction(self.labels[i], int(i), float(row[i])) for i in order]
+            [
+                Prediction(self.labels[i], int(i), float(row[i]))
+                for i in order
+                if threshold is None or row[i] >= threshold
+            ]
             for row, order in zip(rows, best, strict=True)
         ]
 
@@ -176,6 +194,7 @@ class Classifier:
             "architecture": self.architecture,
             "input_size": list(self.input_size),
             "labels": list(self.labels),
+            "multi_label": self.multi_label,
             "preprocessing": self.preprocessing.to_dict(),
             "metrics": self.metrics,
             "training": self.training,
@@ -184,7 +203,7 @@ class Classifier:
 
     def digest(self) -> str:
         """What tells this classifier from others of its kind: its name and a digest of weights."""
-        found = hashlib.sha256()
+        found = hashlib.sha256(b"multi-label" if self.multi_label else b"")
         for variable in self.model.variables:
             found.update(np.ascontiguousarray(variable).tobytes())
         return f"{self.architecture} {found.hexdigest()[:16]}"
@@ -193,15 +212,23 @@ class Classifier:
         height, width, channels = self.preprocessing.input_shape
         return (
             f"Classifier({self.architecture}, {len(self.labels)} classes, "
-            f"input {height}x{width}x{channels})"
+            f"{'multi-label, ' if self.multi_label else ''}input {height}x{width}x{channels})"
         )
+
+    def activation(self, logits: tf.Tensor) -> tf.Tensor:
+        """The last step: logits of any float dtype ``[N, K]`` -> probabilities float32 ``[N, K]``.
+
+        Multi-label, their sigmoids; otherwise their softmax.
+        """
+        logits = tf.cast(logits, tf.float32)
+        return tf.sigmoid(logits) if self.multi_label else tf.nn.softmax(logits)
 
     @cached_property
     def network(self) -> Any:
-        """The network with its softmax, a ``tf.function``: :meth:`forward` on tensors."""
+        """The network with its activation, a ``tf.function``: :meth:`forward` on tensors."""
 
         def probabilities(batch: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(tf.cast(self.model(batch, training=False), tf.float32))
+            return self.activation(self.model(batch, training=False))
 
         shape = (None, *self.preprocessing.input_shape)
         spec = tf.TensorSpec(shape, tf.float32)
@@ -217,6 +244,8 @@ class Classifier:
         return transform(tf.constant(pixels), rule).numpy()
 
     def _check(self) -> None:
+        if not isinstance(self.multi_label, bool):
+            raise ConfigError(f"multi_label must be True or False, found {self.multi_label!r}")
         if not isinstance(self.preprocessing, Preprocessing):
             raise ConfigError(
                 f"preprocessing must be a keras_cls.Preprocessing, found {self.preprocessing!r}"
@@ -279,6 +308,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
             card["labels"],
             Preprocessing.from_dict(card["preprocessing"]),
             architecture=card["architecture"],
+            multi_label=card.get("multi_label", False),  # older cards lack it
             metrics=card["metrics"],
             training=card["training"],
             sample=_load_sample(folder / SAMPLE_FILE),
@@ -310,6 +340,21 @@ def _finite(key: str, value: Any) -> float | int:
     if not math.isfinite(number):
         raise ConfigError(f"metrics: {key!r} must be finite, found {value!r}")
     return number
+
+
+def _checked_k(k: int | None, default: int) -> int:
+    if k is None:
+        return default
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ConfigError(f"k must be a whole number of 1 or more, found {k!r}")
+    return k
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold must be a number in 0..1, found {threshold!r}")
 
 
 def _classes_of_weights(model: keras.Model) -> tuple[str, ...]:
@@ -387,6 +432,10 @@ def _read_card(path: Path) -> dict[str, Any]:
         "training": dict,
         "versions": dict,
     }
+    if not isinstance(card.get("multi_label", False), bool):
+        raise ConfigError(
+            f"{path}: field 'multi_label' must be true or false, found {card['multi_label']!r}"
+        )
     for field, kind in kinds.items():
         if not isinstance(card.get(field), kind):
             raise ConfigError(

@@ -1,11 +1,13 @@
 """The ``keras-cls`` command: one subcommand a verb.
 
 Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 a mistake in the command line,
-130 interrupted.
+75 training was told to stop (SIGTERM) or lost a worker, and the same command goes on, 130
+interrupted.
 """
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,8 +22,10 @@ from rich.text import Text
 
 from keras_cls import __version__
 from keras_cls.contract import TOP_K, Prediction
-from keras_cls.errors import ConfigError, ImageError, UserError
+from keras_cls.errors import ConfigError, ImageError, TrainingStoppedError, UserError
 from keras_cls.files import write_json
+from keras_cls.training.supervisor import is_supervised, supervise
+from keras_cls.training.tf_config import read_cluster
 
 # The rooms behind the verbs are imported inside the commands: --help and classify need no
 # TensorFlow, and start at once.
@@ -35,11 +39,12 @@ _IMAGES_HELP = "image files, or folders of them"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         result: int | None = options.command(options)
         return result or 0
     except UserError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("keras_cls"):
             raise
@@ -108,6 +113,9 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    cluster = read_cluster(os.environ)
+    if cluster is not None and cluster.count > 1 and not is_supervised():
+        return _train_in_a_cluster(options)
     with _quiet_tensorflow():
         from keras_cls.training import train
         from keras_cls.training.run_folder import default_run_folder
@@ -123,16 +131,37 @@ def _train(options: argparse.Namespace) -> int:
             input_shape=options.input_shape,
             weights=options.weights,
             recipe=options.recipe,
+            precision=options.precision,
             run_dir=run_dir,
             seed=options.seed,
             strict=options.strict,
+            multi_label=options.multi_label or None,
+            imbalance=options.imbalance,
+            checkpoint_minutes=options.checkpoint_minutes,
+            data_service=options.data_service,
             quiet=options.quiet,
         )
+    except TrainingStoppedError as error:
+        again = "" if options.run_dir else f": add --run-dir {run_dir}"
+        return _fail(f"{error}{again}", error.exit_code)
     except KeyboardInterrupt:
         again = "" if options.run_dir else f" with --run-dir {run_dir}"
         return _fail(f"interrupted; the same command{again} goes on", code=130)
     _print(f"classifier  {run.directory / 'classifier'}\nreport      {run.report}")
     return 0
+
+
+def _train_in_a_cluster(options: argparse.Namespace) -> int:
+    """A worker that is lost ends the others; each comes back by itself."""
+    if options.run_dir is None:
+        raise ConfigError("several workers need a --run-dir, on a volume that they share")
+    state = Path(options.run_dir).expanduser() / "state.json"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # at 2, it repeats itself when one is lost
+    logging.basicConfig(format="keras-cls: %(message)s")
+    return supervise(
+        [sys.executable, "-m", "keras_cls", *options.arguments],
+        progress=lambda: state.stat().st_mtime_ns if state.exists() else None,
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -209,12 +238,50 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
+def _pack(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.data.packing import pack
+        from keras_cls.evaluation.progress import ImageProgress
+    try:
+        with ImageProgress("packing the images", quiet=options.quiet) as progress:
+            packed = pack(
+                options.data,
+                options.to,
+                validation=options.validation,
+                shards=options.shards,
+                size=options.size,
+                quality=options.quality,
+                seed=options.seed,
+                strict=options.strict,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on", code=130)
+    for error in packed.unreadable:
+        sys.stderr.write(f"left out: {error}\n")
+    for part, count in packed.counts.items():
+        _print(f"{part:<12}{count:,} images in {packed.shards[part]:,} shards")
+    _print(f"data        {packed.directory}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.training.compare import compare
+    _print(f"report: {compare(options.runs, options.to, console=Console())}")
+    return 0
+
+
 def _predict(options: argparse.Namespace) -> int:
     files = _image_files(options.images)
     with _quiet_tensorflow():
         from keras_cls.classifier import load
     classifier = load(options.classifier)
-    return _answer_each(files, lambda batch: classifier.predict(batch, k=options.k), options)
+    return _answer_each(
+        files,
+        lambda batch: classifier.predict(batch, k=options.k, threshold=options.threshold),
+        options,
+    )
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -336,7 +403,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--data",
         required=True,
-        help="a folder of class folders, a .csv, .tsv or .jsonl manifest, or 'digits'",
+        help="a folder of class folders, a .csv, .tsv or .jsonl manifest, a folder of TFRecord "
+        "files, tfds:NAME or 'digits'",
     )
     train.add_argument(
         "--validation",
@@ -356,10 +424,80 @@ def _parser() -> argparse.ArgumentParser:
         "lenet5, alexnet, nin, vgg, googlenet, bn_inception, inception_v3, inception_v4, resnet, "
         "resnet_cifar, resnext, senet, senet154, nasnet, nasnet_cifar",
     )
+    train.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="what layers compute in; auto: bfloat16 where the hardware has it. What is kept is "
+        "float32",
+    )
     train.add_argument("--run-dir", help="the run's folder; else a new one under runs/")
     train.add_argument("--seed", type=int, default=0, help="what everything random is drawn from")
     train.add_argument("--strict", action="store_true", help="stop at unreadable images")
+    train.add_argument(
+        "--multi-label", action="store_true", help="an image may have several classes, or none"
+    )
+    train.add_argument(
+        "--imbalance",
+        choices=["weights", "resample"],
+        help="of uneven classes, let rare ones count as much in the loss, or show them as often",
+    )
+    train.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=10.0,
+        metavar="MINUTES",
+        help="the longest time without a checkpoint; there is one after every epoch",
+    )
+    train.add_argument(
+        "--data-service",
+        metavar="ADDRESS",
+        help="a tf.data service that prepares the batches, grpc://host:port",
+    )
     train.add_argument("--quiet", action="store_true", help="show no progress and no result")
+
+    data = command(
+        "data", _pack, "work with labelled images", "keras-cls data pack photos/ --to packed/"
+    )
+    packing = data.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
+        "pack",
+        help="write images as TFRecord shards",
+        description="Write labelled images as TFRecord shards; after a kill the same command goes "
+        "on.",
+        epilog="example: keras-cls data pack photos/ --to packed/ --size 400",
+        formatter_class=_HelpFormatter,
+    )
+    packing.add_argument("data", help="as for train")
+    packing.add_argument("--to", required=True, metavar="FOLDER", help="the folder to write")
+    packing.add_argument(
+        "--validation", type=_validation, help="as for train; else the data's own part, if any"
+    )
+    packing.add_argument(
+        "--shards", type=_positive, help="files of training images; else about 128 MiB each"
+    )
+    packing.add_argument(
+        "--size",
+        type=_positive,
+        metavar="PIXELS",
+        help="resize larger images to this shorter side",
+    )
+    packing.add_argument(
+        "--quality", type=_positive, default=95, help="of the JPEG files that resizing makes"
+    )
+    packing.add_argument(
+        "--seed", type=int, default=0, help="what order and division are drawn from"
+    )
+    packing.add_argument("--strict", action="store_true", help="stop at unreadable images")
+    packing.add_argument("--quiet", action="store_true", help="show no progress")
+
+    compare = command(
+        "compare",
+        _compare,
+        "compare training runs on one page, finished or not",
+        "keras-cls compare runs/pets runs/pets-modern --to comparison.html",
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    compare.add_argument("--to", default="comparison.html", help="the page to write")
 
     evaluate = command(
         "evaluate",
@@ -421,6 +559,18 @@ def _parser() -> argparse.ArgumentParser:
         "predict", _predict, "classify image files here", "keras-cls predict runs/pets cat.jpg"
     )
     predict.add_argument("classifier", help="the folder of a classifier or a run")
+    predict.add_argument(
+        "-k",
+        type=_positive,
+        help="classes to show, best first; else 5, or all that reach --threshold",
+    )
+    predict.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SHARE",
+        help="leave out classes of a lower probability; of a multi-label classifier, 0.5 keeps "
+        "what is more likely there than not",
+    )
     _add_image_options(predict)
 
     export = command(
@@ -483,6 +633,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--model", required=True, help="the model's name on the server")
     classify.add_argument("--address", default="localhost:8500", help="host and port")
     classify.add_argument("--timeout", type=float, default=10.0, help="seconds a call")
+    classify.add_argument("-k", type=_positive, default=5, help="classes to show, best first")
     _add_image_options(classify)
 
     demo = command(
@@ -497,7 +648,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help=_IMAGES_HELP)
-    parser.add_argument("-k", type=_positive, default=5, help="classes to show, best first")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 

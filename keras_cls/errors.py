@@ -4,9 +4,19 @@ Each message says what was wrong, where, and what to do about it. The command li
 message alone; a program catches :class:`UserError`, a ``ValueError``.
 """
 
+from signal import SIGINT
+
+GO_ON_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: the process ended early, and the same command goes on."""
+
 
 class UserError(ValueError):
-    """Something that the caller can put right: a file, a folder, an argument."""
+    """Something that the caller can put right: a file, a folder, an argument.
+
+    ``exit_code`` is what a command ends with.
+    """
+
+    exit_code = 1
 
 
 class ImageError(UserError):
@@ -35,6 +45,27 @@ class ExportError(UserError):
 
 class TrainingDivergedError(UserError):
     """The loss became infinite or not a number."""
+
+
+class TrainingStoppedError(UserError):
+    """Somebody asked the run to stop. All is saved; the same call goes on.
+
+    ``signal`` is the one that asked: ``signal.SIGTERM`` or ``signal.SIGINT``.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = 130 if signal == SIGINT else GO_ON_CODE
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.signal)
+
+
+class WorkerLostError(UserError):
+    """Another worker of the cluster is gone, or did not come. Started again, the run goes on."""
+
+    exit_code = GO_ON_CODE
 
 
 class ServingError(UserError):

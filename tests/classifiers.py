@@ -14,7 +14,9 @@ LABELS = ["blue", "green", "red"]
 COLOURS = {"blue": (30, 40, 220), "green": (20, 200, 60), "red": (220, 30, 30)}
 
 
-def small_classifier(channels=3, size=(24, 20), labels=LABELS, seed=0, **rule) -> Classifier:
+def small_classifier(
+    channels=3, size=(24, 20), labels=LABELS, seed=0, multi_label=False, **rule
+) -> Classifier:
     """A convolution, batch normalization and a dense layer with random weights."""
     keras.utils.set_random_seed(seed)
     mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[channels]
@@ -27,7 +29,7 @@ def small_classifier(channels=3, size=(24, 20), labels=LABELS, seed=0, **rule) -
     outputs = keras.layers.Dense(len(labels), name="logits")(x)
     model = keras.Model(inputs, outputs, name="small")
     preprocessing = Preprocessing(size=size, color_mode=mode, **rule)
-    return Classifier(model, labels, preprocessing)
+    return Classifier(model, labels, preprocessing, multi_label=multi_label)
 
 
 def photo(label="red", height=40, width=50, seed=0) -> np.ndarray:

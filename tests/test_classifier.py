@@ -83,6 +83,60 @@ def test_a_senseless_k_is_refused(classifier, k):
         classifier.predict([photo()], k=k)
 
 
+def test_a_threshold_keeps_the_classes_that_reach_it(classifier):
+    wide = small_classifier(labels=[f"class {i}" for i in range(9)], multi_label=True)
+    [row] = wide.probabilities([photo()])
+    expected = [i for i in np.argsort(-row, kind="stable").tolist() if row[i] >= 0.5]
+    assert 5 < len(expected) < 9  # more than a default of five
+    [found] = wide.predict([photo()], threshold=0.5)
+    assert [one.index for one in found] == expected
+    assert len(wide.predict([photo()])[0]) == 5
+    assert [one.index for one in wide.predict([photo()], k=2, threshold=0.5)[0]] == expected[:2]
+    assert wide.predict([photo()], threshold=1) == [[]]
+    assert len(wide.predict([photo()], threshold=0)[0]) == 9
+    best = classifier.predict([photo()])[0][0]
+    assert classifier.predict([photo()], threshold=best.score) == [[best]]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, True, "0.5", float("nan")])
+def test_a_senseless_threshold_is_refused(classifier, threshold):
+    with pytest.raises(ConfigError, match=r"threshold must be a number in 0\.\.1"):
+        classifier.predict([photo()], threshold=threshold)
+
+
+def test_multi_label_probabilities_are_sigmoids_of_the_logits():
+    classifier = small_classifier(multi_label=True)
+    pixels = np.stack([photo(height=24, width=20)])
+    prepared = ((pixels / 255 - 0.4) / 0.3).astype(np.float32)
+    logits = classifier.model(prepared, training=False).numpy()
+    expected = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(classifier.probabilities_of_pixels(pixels), expected, atol=1e-5)
+    assert repr(classifier) == "Classifier(small, 3 classes, multi-label, input 24x20x3)"
+    assert classifier.digest() != small_classifier().digest()
+    with pytest.raises(ConfigError, match="multi_label must be True or False, found 1"):
+        small_classifier(multi_label=1)
+
+
+def test_a_multi_label_classifier_is_saved_as_one_and_older_cards_are_single_label(tmp_path):
+    folder = small_classifier(multi_label=True).save(tmp_path / "several")
+    assert load(folder).multi_label is True
+    card = folder / "classifier.json"
+    content = json.loads(card.read_text())
+    assert content["multi_label"] is True
+    card.write_text(json.dumps(content | {"multi_label": "yes"}))
+    with pytest.raises(ConfigError, match=r"classifier\.json: field 'multi_label' .* found 'yes'"):
+        load(folder)
+    del content["multi_label"]
+    card.write_text(json.dumps(content))
+    assert load(folder).multi_label is False
+
+
+def test_one_class_that_is_there_or_not():
+    classifier = small_classifier(labels=["dog"], multi_label=True)
+    [[only]] = classifier.predict([photo()])
+    assert only.label == "dog" and 0 < only.score < 1
+
+
 def test_an_unreadable_image_is_named(classifier, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(encoded(photo(), "JPEG")[:300])

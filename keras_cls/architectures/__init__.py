@@ -4,6 +4,7 @@ After importing this package, ``keras.saving.load_model`` loads any network save
 """
 
 from keras_cls.architectures import (
+    airbench,
     alexnet,
     bn_inception,
     googlenet,
@@ -31,6 +32,7 @@ __all__ = [
     "ReportedError",
     "ReviewFigure",
     "Views",
+    "airbench",
     "alexnet",
     "bn_inception",
     "build_model",

@@ -1,14 +1,18 @@
 """What is known of a network before it is built: its paper, its counts, its published errors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import keras
+import numpy as np
 
 from keras_cls.preprocessing import Preprocessing
 
 Tensor: TypeAlias = keras.KerasTensor
+
+# (model, float32 images [n, H, W, C] as the network takes them) -> None
+Preparation: TypeAlias = Callable[[keras.Model, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class ModelSpec:
         head: the name of the layer that gives the logits: a dense one, or a 1x1 convolution whose
             maps are averaged; the classes are its last axis.
         aux_heads: the names of the auxiliary classifiers' logits, where there are any.
+        prepare: fits fresh weights to a few thousand of the training images before the first
+            step, where the paper does so.
         reported: error rates from the paper and from released weights.
         review: the figure that popular reviews quote, where they quote one.
         deviations: where paper and release differ, and which of them is built here.
@@ -113,6 +119,7 @@ class ModelSpec:
     endpoints: tuple[str, ...]
     head: str = "logits"
     aux_heads: tuple[str, ...] = ()
+    prepare: Preparation | None = None
     reported: tuple[ReportedError, ...] = ()
     review: ReviewFigure | None = None
     deviations: tuple[str, ...] = ()

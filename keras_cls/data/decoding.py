@@ -5,10 +5,15 @@ Gives the pixels that keras_cls.images gives for the formats that
 TensorFlow cannot decode raises ``tf.errors.InvalidArgumentError`` when the graph runs.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 # An EXIF block stands near the front and has at most 64 KiB; the walk looks no further than this.
 _HEADER_BYTES = 1 << 18
+_JPEG = b"\xff\xd8\xff"
+_DCT = "INTEGER_ACCURATE"  # that libjpeg, hence Pillow, uses by default
+_REDUCTIONS = (1, 2, 4, 8)
 
 
 def decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
@@ -21,17 +26,17 @@ def decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
     Returns:
         uint8 ``[height, width, channels]``.
     """
-    is_jpeg = _starts_with(data, b"\xff\xd8\xff")
+    jpeg = is_jpeg(data)
     is_png = _starts_with(data, b"\x89PNG\r\n\x1a\n")
     is_gif = _starts_with(data, b"GIF8")
     is_bmp = _starts_with(data, b"BM")
     known = tf.debugging.Assert(
-        is_jpeg | is_png | is_gif | is_bmp,
+        jpeg | is_png | is_gif | is_bmp,
         ["not a JPEG, PNG, GIF or BMP image; convert it first, as keras_cls.Client does"],
         name="known_format",
     )
     decoders = [
-        (is_jpeg, lambda: with_channels(_decode_jpeg(data), channels)),
+        (jpeg, lambda: with_channels(_decode_jpeg(data), channels)),
         (is_png, lambda: _decode_png(data, channels)),
         (is_gif, lambda: with_channels(tf.io.decode_gif(data)[0], channels)),
     ]
@@ -49,18 +54,18 @@ def with_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
     """Grey, RGB or RGBA pixels as RGB (3) or RGBA (4); transparent pixels are shown on white.
 
     Args:
-        pixels: uint8 ``[h, w, c]`` with c, known beforehand, of 1, 3 or 4.
+        pixels: uint8 ``[..., c]`` with c, known beforehand, of 1, 3 or 4.
         channels: 3 or 4.
     """
     found = pixels.shape[-1]
     if found == 1:
-        pixels, found = tf.repeat(pixels, 3, axis=2), 3
+        pixels, found = tf.repeat(pixels, 3, axis=-1), 3
     if found == channels:
         return pixels
     if found == 4:
         return _on_white(pixels)
-    opaque = tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], 0), tf.constant(255, tf.uint8))
-    return tf.concat([pixels, opaque], axis=2)
+    opaque = tf.fill(tf.concat([tf.shape(pixels)[:-1], [1]], 0), tf.constant(255, tf.uint8))
+    return tf.concat([pixels, opaque], axis=-1)
 
 
 def exif_orientation(data: tf.Tensor) -> tf.Tensor:
@@ -72,33 +77,142 @@ def exif_orientation(data: tf.Tensor) -> tf.Tensor:
         data: scalar string, the encoded bytes.
     """
     header = tf.strings.substr(data, 0, _HEADER_BYTES)
-    # One scan of the header spares most files the walk from marker to marker. \C is any byte.
-    mentions_exif = tf.strings.regex_full_match(header, r"(?s)\C*Exif\x00\x00\C*")
+    # One scan of the header spares most files the walk from marker to marker.
     return tf.cond(
-        mentions_exif,
+        _holds(header, r"Exif\x00\x00"),
         lambda: _walk_to_orientation(tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32)),
         lambda: tf.constant(1),
     )
 
 
+class JpegHeader(NamedTuple):
+    """What a JPEG says of itself.
+
+    Attributes:
+        size: int32 [2], height and width as stored.
+        orientation: int32, 1 (upright) to 8.
+    """
+
+    size: tf.Tensor
+    orientation: tf.Tensor
+
+    @property
+    def upright_size(self) -> tf.Tensor:
+        """int32 [2], height and width as shown."""
+        return tf.where(self.orientation >= 5, self.size[::-1], self.size)
+
+
+class JpegPart(NamedTuple):
+    """A part of an image, perhaps at a reduced size.
+
+    Attributes:
+        pixels: uint8 [h, w, 3], upright.
+        corner: float32 [2], where its first pixel begins in the whole image, in pixels of that.
+        reduction: float32, how many pixels of the whole image one of its pixels is across.
+    """
+
+    pixels: tf.Tensor
+    corner: tf.Tensor
+    reduction: tf.Tensor
+
+
+def is_jpeg(data: tf.Tensor) -> tf.Tensor:
+    """Whether encoded bytes begin as a JPEG does; bool scalar."""
+    return _starts_with(data, _JPEG)
+
+
+def jpeg_header(data: tf.Tensor) -> JpegHeader:
+    """Size and orientation of a JPEG, without decoding it."""
+    return JpegHeader(tf.io.extract_jpeg_shape(data)[:2], exif_orientation(data))
+
+
+def decode_jpeg_part(
+    data: tf.Tensor, header: JpegHeader, begin: tf.Tensor, end: tf.Tensor, coarsest: tf.Tensor
+) -> JpegPart:
+    """Decode no more of a JPEG than is needed; of these pixels, those that a whole one would have.
+
+    Args:
+        data: scalar string, the encoded bytes.
+        header: what :func:`jpeg_header` says of it.
+        begin: float32 [2], the corner of the part, in pixels of the upright image.
+        end: float32 [2], the opposite corner.
+        coarsest: float32, the largest reduction that is allowed; the transform that JPEG is made
+            of gives an image at 1/2, 1/4 and 1/8 of its size, for less work.
+
+    Returns:
+        A part that covers what was asked for, where it lies within the image.
+    """
+    upright_size = tf.cast(header.upright_size, tf.float32)
+    turn = _Turn.of(header.orientation)
+    corners = turn.to_stored(tf.stack([begin, end]), upright_size)
+    reductions = tf.constant(_REDUCTIONS, tf.float32)
+    choice = tf.maximum(tf.math.count_nonzero(reductions <= coarsest, dtype=tf.int32) - 1, 0)
+    reduction = tf.gather(reductions, choice)
+    # Where colours are stored at half the size, those at the border of what is decoded are not
+    # smoothed with their neighbours beyond it: two pixels more make up for that.
+    size = tf.cast(tf.math.ceil(tf.cast(header.size, tf.float32) / reduction), tf.int32)
+    first = tf.cast(tf.floor(tf.reduce_min(corners, 0) / reduction), tf.int32) - 2
+    last = tf.cast(tf.math.ceil(tf.reduce_max(corners, 0) / reduction), tf.int32) + 2
+    first = tf.clip_by_value(first, 0, size - 1)
+    last = tf.clip_by_value(last, first + 1, size)
+    window = tf.concat([first, last - first], 0)
+
+    def decoded(ratio: int) -> tf.Tensor:
+        return tf.image.decode_and_crop_jpeg(data, window, 3, ratio, dct_method=_DCT)
+
+    branches = [lambda ratio=ratio: decoded(ratio) for ratio in _REDUCTIONS]
+    pixels = _upright(tf.switch_case(choice, branches), header.orientation)
+    covered = tf.cast(tf.stack([first, last]), tf.float32) * reduction
+    return JpegPart(pixels, tf.reduce_min(turn.to_upright(covered, upright_size), 0), reduction)
+
+
+class _Turn(NamedTuple):
+    """What turns a stored image upright: transposed first, then mirrored and turned over; bools."""
+
+    transposed: tf.Tensor
+    mirrored: tf.Tensor
+    upside_down: tf.Tensor
+
+    @classmethod
+    def of(cls, orientation: tf.Tensor) -> "_Turn":
+        return cls(
+            orientation >= 5,
+            tf.reduce_any(orientation == [2, 3, 6, 7]),
+            tf.reduce_any(orientation == [3, 4, 7, 8]),
+        )
+
+    def to_upright(self, points: tf.Tensor, upright_size: tf.Tensor) -> tf.Tensor:
+        """Places [n, 2] of the stored image as places of the upright one."""
+        points = tf.where(self.transposed, points[:, ::-1], points)
+        return tf.where([self.upside_down, self.mirrored], upright_size - points, points)
+
+    def to_stored(self, points: tf.Tensor, upright_size: tf.Tensor) -> tf.Tensor:
+        """The inverse of :meth:`to_upright`."""
+        points = tf.where([self.upside_down, self.mirrored], upright_size - points, points)
+        return tf.where(self.transposed, points[:, ::-1], points)
+
+
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
-    # INTEGER_ACCURATE is the DCT that libjpeg, hence Pillow, uses by default.
-    image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    image = tf.io.decode_jpeg(data, channels=3, dct_method=_DCT)
     return _upright(image, exif_orientation(data))
 
 
 def _decode_png(data: tf.Tensor, channels: int) -> tf.Tensor:
-    # Byte 25 is the colour type: 4 and 6 have alpha; a tRNS chunk gives it to the others.
-    transparent = tf.strings.regex_full_match(data, r"(?s)\C{25}[\x04\x06]\C*|\C*tRNS\C*")
-
     def with_alpha() -> tf.Tensor:
         return with_channels(tf.io.decode_png(data, channels=4), channels)
 
     return tf.cond(
-        transparent,
+        png_has_alpha(data),
         with_alpha,
         lambda: with_channels(tf.io.decode_png(data, channels=3), channels),
     )
+
+
+def png_has_alpha(data: tf.Tensor) -> tf.Tensor:
+    """Whether a PNG may have transparent pixels; bool scalar."""
+    # Byte 25 is the colour type: 4 and 6 have alpha; a tRNS chunk gives it to the others.
+    start = tf.strings.substr(data, 0, 26)
+    return tf.strings.regex_full_match(start, r"(?s)\C{25}[\x04\x06]") | _holds(data, "tRNS")
 
 
 def _on_white(rgba: tf.Tensor) -> tf.Tensor:
@@ -110,11 +224,10 @@ def _on_white(rgba: tf.Tensor) -> tf.Tensor:
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     def turned() -> tf.Tensor:
-        out = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-        mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
-        out = tf.cond(mirrored, lambda: tf.reverse(out, [1]), lambda: out)
-        upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])
-        return tf.cond(upside_down, lambda: tf.reverse(out, [0]), lambda: out)
+        turn = _Turn.of(orientation)
+        out = tf.cond(turn.transposed, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        out = tf.cond(turn.mirrored, lambda: tf.reverse(out, [1]), lambda: out)
+        return tf.cond(turn.upside_down, lambda: tf.reverse(out, [0]), lambda: out)
 
     return tf.cond(orientation > 1, turned, lambda: image)
 
@@ -177,6 +290,13 @@ def _tiff_orientation(block: tf.Tensor) -> tf.Tensor:
     )
     found = tf.concat([tf.boolean_mask(values, sound), [1]], 0)[0]
     return tf.where(little_endian | big_endian, tf.cast(found, tf.int32), 1)
+
+
+def _holds(data: tf.Tensor, pattern: str) -> tf.Tensor:
+    """Whether a pattern is somewhere in the bytes; bool scalar."""
+    # To replace it is many times faster than to match all that stands around it.
+    without = tf.strings.regex_replace(data, pattern, "", replace_global=False)
+    return tf.strings.length(without) < tf.strings.length(data)
 
 
 def _starts_with(data: tf.Tensor, prefix: bytes) -> tf.Tensor:

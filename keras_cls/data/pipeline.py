@@ -1,25 +1,76 @@
 """Batches for training and evaluation: tf.data operations alone, deterministic, in parallel."""
 
+import hashlib
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from keras_cls.data.augmentation import Augmentation, augment
+from keras_cls.data.augmentation import Augmentation
+from keras_cls.data.broken import BrokenImages
 from keras_cls.data.datasets import LabelledDataset
 from keras_cls.data.decoding import decode_image, with_channels
 from keras_cls.data.mixing import Mixing, mix
-from keras_cls.data.scanning import ScannedImages
+from keras_cls.data.preparation import (
+    Batch,
+    Loaded,
+    blank_of,
+    indices_of,
+    loaded_or_blank,
+    shares_of,
+    varied_batches,
+)
+from keras_cls.data.streams import Example, HeldStream, ImageStream
+from keras_cls.errors import ConfigError
 from keras_cls.preprocessing import Preprocessing, normalize, resize_and_crop
 
-ImageStream: TypeAlias = ScannedImages | LabelledDataset
-"""What the pipeline reads: images found by a scan, or a dataset of the user's own."""
-
-Example: TypeAlias = tuple[tf.Tensor, tf.Tensor]
+__all__ = [
+    "NO_MIXING",
+    "WHOLE",
+    "BrokenImages",
+    "Example",
+    "ImageStream",
+    "Part",
+    "evaluation_batches",
+    "evaluation_pixels",
+    "image_loader",
+    "input_pixels",
+    "items_in_order",
+    "steps_per_epoch",
+    "training_batches",
+]
 
 NO_MIXING = Mixing()
-_SHUFFLE_BUFFER = 4096
+
+# So many batches a worker of a tf.data service makes before it asks for more work.
+_BATCHES_A_SPLIT = 16
+_SPLITS = 1 << 40  # no run is as long
+
+
+@dataclass(frozen=True)
+class Part:
+    """One worker's share of the data.
+
+    Attributes:
+        index: which worker, from 0.
+        count: how many workers there are.
+
+    Raises:
+        ConfigError: ``index`` is not in 0..count - 1.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ConfigError(
+                f"Part: index must lie in 0..count - 1; found {self.index} of {self.count}"
+            )
+
+
+WHOLE = Part(0, 1)
 
 
 def training_batches(
@@ -29,73 +80,121 @@ def training_batches(
     *,
     batch_size: int,
     seed: int,
-    first_epoch: int = 0,
+    first_step: int = 0,
+    part: Part = WHOLE,
+    balanced: bool = False,
+    mixing: Mixing = NO_MIXING,
+    service: str | None = None,
+    broken: BrokenImages | None = None,
 ) -> tf.data.Dataset:
-    """Endless training batches (float32 [B, H, W, C], int64 [B]) from ``first_epoch`` on.
+    """Endless training batches (float32 [b, H, W, C], float32 [b, K]) from ``first_step`` on.
 
     An epoch has :func:`steps_per_epoch` batches of full size; its last one is filled up with
-    images of the same epoch. Order and augmentation depend on the seed, the epoch and the place
-    within the epoch alone, so that training can go on where it stopped.
+    images of the same epoch. Order, augmentation and mixing depend on the seed and the place alone,
+    so that training can go on where it stopped, in the middle of an epoch as well. Of an indexed
+    source nothing that is passed over is read.
+
+    Of a large JPEG no more is decoded than the part that is shown, and, where each image is resized
+    by a factor of its own, at half, a quarter or an eighth of its size if it is to become as small.
+
+    With a tf.data service the batches are made by its workers, and whoever asks next gets the next
+    one. Over an epoch's steps each image is still sent once, but in an order that depends on
+    how fast the workers are, and after a stop some batches come again or are missed. Several
+    training workers that ask for the same batches share them.
+
+    Args:
+        source: the images.
+        rule: how they become the network's input.
+        augmentation: what is varied.
+        batch_size: images of a batch, of all workers together.
+        seed: what order, augmentation and mixing are drawn from.
+        first_step: the number of the first batch, counted over the whole run.
+        part: the worker whose rows are made, ``batch_size / part.count`` of each batch; all
+            workers' rows, one behind the other, are one worker's batch, but for the mixing, which
+            stays among the rows of a worker.
+        balanced: show every class equally often.
+        mixing: how images of a batch are mixed.
+        service: the address of a tf.data service, such as ``"grpc://host:port"``.
+        broken: where images are noted that cannot be read; others of the batch take their places
+            (in a batch of which none can be read, black images whose shares are all 0). None: such
+            an image is an error.
+
+    Raises:
+        ConfigError: the workers do not divide the batch, or the source cannot be balanced, or
+            not be shared by a service.
     """
-    load = image_loader(source, rule)
+    if batch_size % part.count:
+        raise ConfigError(
+            f"batch_size {batch_size} cannot be divided among {part.count} workers: take a multiple"
+        )
+    rows = batch_size // part.count
     per_epoch = steps_per_epoch(source, batch_size) * batch_size
 
-    def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Example:
-        image, target = load(*item)
-        key = tf.stack([tf.constant(seed, tf.int64), place])
-        return normalize(augment(image, rule, augmentation, key), rule), target
+    def mixed(batch: Batch) -> Batch:
+        # Counted over the run and its workers: no two have the same number.
+        key = tf.stack([tf.constant(seed, tf.int64), batch.first // rows])
+        images, shares = mix(batch.images, batch.shares, mixing, key)
+        return batch._replace(images=images, shares=shares)
 
-    return (
-        _shuffled(source, seed, per_epoch, first_epoch)
-        .enumerate(first_epoch * per_epoch)
-        .map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    def batches(source: ImageStream, first: int | tf.Tensor, part: Part) -> tf.data.Dataset:
+        """Those of one of ``part.count`` workers, from a place of the run on; endless."""
+        items = source.shuffled(seed, per_epoch, first, balanced)
+        places = items.map(_as_tuple).enumerate(first)
+        together = rows * part.count
+        found = varied_batches(
+            places.filter(lambda place, item: place % together // rows == part.index)
+            if part.count > 1
+            else places,
+            tf.data.Dataset.counter(first + part.index * rows, together),
+            source,
+            rule,
+            augmentation,
+            rows=rows,
+            seed=seed,
+            tolerant=broken is not None,
+        )
+        if mixing == NO_MIXING:
+            return found
+        return found.map(mixed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-
-def with_shares(
-    batches: tf.data.Dataset,
-    classes: int,
-    mixing: Mixing = NO_MIXING,
-    seed: int = 0,
-    first: int = 0,
-) -> tf.data.Dataset:
-    """Batches whose targets are shares of the classes, float32 [B, classes]; mixed if asked for.
-
-    ``first`` is the number of the first batch: what is mixed depends on it and the seed alone.
-    """
-
-    def prepared(number: tf.Tensor, batch: Example) -> Example:
-        images, targets = batch
-        key = tf.stack([tf.constant(seed, tf.int64), number])
-        return mix(images, tf.one_hot(targets, classes), mixing, key)
-
-    return batches.enumerate(first).map(prepared).prefetch(tf.data.AUTOTUNE)
-
-
-def evaluation_pixels(source: ImageStream, rule: Preprocessing, batch_size: int) -> tf.data.Dataset:
-    """Every image once, before scaling: (float32 [b, H, W, c] on the 0..255 scale, int64 [b])."""
-    load = image_loader(source, rule)
-
-    def prepared(*item: tf.Tensor) -> Example:
-        image, target = load(*item)
-        return resize_and_crop(image, rule), target
-
-    return (
-        items_in_order(source)
-        .map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    first = first_step * batch_size
+    if service is None:
+        made = batches(source, first, part)
+    else:
+        shared = _shareable(source)
+        made = (
+            # A range, since a service does not divide what a counter gives.
+            tf.data.Dataset.range(_SPLITS)
+            .map(lambda split: first + split * _BATCHES_A_SPLIT * rows)
+            .flat_map(lambda place: batches(shared, place, WHOLE).take(_BATCHES_A_SPLIT))
+            .apply(_service(service, _job_name(source, seed, first, rows, per_epoch)))
+        )
+    return _noted(made, broken).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(
-    source: ImageStream, rule: Preprocessing, batch_size: int
+    source: ImageStream,
+    rule: Preprocessing,
+    batch_size: int,
+    part: Part = WHOLE,
+    broken: BrokenImages | None = None,
 ) -> tf.data.Dataset:
-    """Every image once, in the source's order: (float32 [b, H, W, C], int64 [b])."""
-    pixels = evaluation_pixels(source, rule, batch_size)
-    return pixels.map(lambda images, targets: (normalize(images, rule), targets))
+    """Every image once, in order: (float32 [b, H, W, C], float32 [b, K]); a worker's every nth.
+
+    With ``broken``, images that cannot be read are noted there and left out; else that is an error.
+    """
+    pixels = _pixels_in_order(source, rule, batch_size, part, broken)
+    classes = len(source.labels)
+    return pixels.map(
+        lambda images, targets: (normalize(images, rule), shares_of(targets, classes)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_pixels(source: ImageStream, rule: Preprocessing, batch_size: int) -> tf.data.Dataset:
+    """Every image once, before scaling: (float32 [b, H, W, c] on the 0..255 scale, targets)."""
+    return _pixels_in_order(source, rule, batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def input_pixels(source: ImageStream, rule: Preprocessing, indices: np.ndarray) -> np.ndarray:
@@ -113,7 +212,6 @@ def input_pixels(source: ImageStream, rule: Preprocessing, indices: np.ndarray) 
 
     chosen = (
         items_in_order(source)
-        .map(lambda *item: item)
         .enumerate()
         .filter(lambda place, item: tf.reduce_any(place == wanted))
         .map(prepared)
@@ -129,54 +227,92 @@ def steps_per_epoch(source: ImageStream, batch_size: int) -> int:
 
 
 def items_in_order(source: ImageStream) -> tf.data.Dataset:
-    """The source's items: (index,) or (image, target)."""
-    if isinstance(source, ScannedImages):
-        return tf.data.Dataset.from_tensor_slices((np.arange(len(source), dtype=np.int64),))
-    return source.dataset
-
-
-def _shuffled(source: ImageStream, seed: int, per_epoch: int, first_epoch: int) -> tf.data.Dataset:
-    """Endless items, in a new order each epoch; where an epoch has more places, some come again."""
-    if isinstance(source, ScannedImages):
-        size = tf.constant(len(source), tf.int64)
-
-        def epoch(number: tf.Tensor) -> tf.data.Dataset:
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(size), tf.stack([tf.constant(seed, tf.int64), number])
-            )
-            places = tf.range(tf.constant(per_epoch, tf.int64)) % size
-            return tf.data.Dataset.from_tensor_slices((tf.gather(order, places),))
-
-        return tf.data.Dataset.counter(first_epoch).flat_map(epoch)
-    # What is not indexed is shuffled through a buffer, and an earlier epoch is passed over.
-    buffer = min(len(source), _SHUFFLE_BUFFER)
-    extra = source.dataset.repeat().take(per_epoch - len(source))
-    epochs = source.dataset.shuffle(buffer, seed=seed).concatenate(extra).repeat()
-    return epochs.skip(first_epoch * per_epoch).map(lambda *item: item)
+    """The source's items, every one once."""
+    return source.in_order().map(_as_tuple)
 
 
 def image_loader(source: ImageStream, rule: Preprocessing) -> Callable[..., Example]:
-    """Item -> (uint8 [h, w, rule.image_channels], int64 target)."""
-    channels = rule.image_channels
+    """Item -> (uint8 [h, w, rule.image_channels], target)."""
+
+    def loaded(*item: tf.Tensor) -> Example:
+        image, target = source.load(*item)
+        if image.dtype == tf.string:
+            return decode_image(image, rule.image_channels), target
+        return with_channels(image, rule.image_channels), target
+
+    return loaded
+
+
+def _pixels_in_order(
+    source: ImageStream,
+    rule: Preprocessing,
+    batch_size: int,
+    part: Part = WHOLE,
+    broken: BrokenImages | None = None,
+) -> tf.data.Dataset:
+    load = image_loader(source, rule)
+
+    def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Loaded:
+        image, target = load(*item)
+        return Loaded(resize_and_crop(image, rule), target, tf.constant(True))
+
+    places = items_in_order(source).shard(part.count, part.index).enumerate()
+    if broken is None:
+        images = places.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    else:
+        blank = blank_of(source, (*rule.size, rule.image_channels))
+        tried = loaded_or_blank(places, tf.data.Dataset.counter(), prepared, blank, rows=1)
+
+        def noted(of: Loaded, index: tf.Tensor) -> Loaded:
+            broken.note(tf.boolean_mask(index[None], ~of.sound[None]))
+            return of
+
+        images = tf.data.Dataset.zip(tried, indices_of(places)).map(noted)
+        images = images.filter(lambda of: of.sound)
+    return images.map(lambda of: (of.image, of.target)).batch(batch_size)
+
+
+def _noted(batches: tf.data.Dataset, broken: BrokenImages | None) -> tf.data.Dataset:
+    """Batches of (images, shares); what could not be read is noted."""
+
+    def noted(batch: Batch) -> Example:
+        if broken is not None:
+            broken.note(batch.broken)  # before anything is given on: a function's order is kept
+        return batch.images, batch.shares
+
+    return batches.map(noted)
+
+
+def _shareable(source: ImageStream) -> ImageStream:
+    """A source whose work a tf.data service can divide: other processes read its files.
+
+    Raises:
+        ConfigError: it cannot be read from where a worker of the service begins.
+    """
     if isinstance(source, LabelledDataset):
-        return lambda image, target: (_decoded(image, channels), target)
-    targets = tf.constant(source.images.targets, tf.int64)
-    if source.files is not None:
-        files = tf.constant([str(file) for file in source.files])
-        return lambda index: (
-            decode_image(tf.io.read_file(tf.gather(files, index)), channels),
-            tf.gather(targets, index),
+        raise ConfigError(
+            "data_service: a tf.data.Dataset of your own cannot be divided among the workers of a "
+            "service: give a folder, a manifest, arrays or TFRecord files, or use "
+            "tf.data.experimental.service yourself"
         )
-    assert source.images.pixels is not None
-    array = source.images.pixels
-    pixels = tf.constant(array[..., None] if array.ndim == 3 else array)
-    return lambda index: (
-        with_channels(tf.gather(pixels, index), channels),
-        tf.gather(targets, index),
+    return source.unheld() if isinstance(source, HeldStream) else source
+
+
+def _service(address: str, job: str) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    return tf.data.experimental.service.distribute(
+        # What the range of batches gives is divided: each is made by one worker.
+        tf.data.experimental.service.ShardingPolicy.DYNAMIC,
+        address,
+        job_name=job,
     )
 
 
-def _decoded(image: tf.Tensor, channels: int) -> tf.Tensor:
-    if image.dtype == tf.string:
-        return decode_image(image, channels)
-    return with_channels(image, channels)
+def _job_name(source: ImageStream, *numbers: int) -> str:
+    """The same for training workers that share a run's batches, and for no others."""
+    described = "\0".join([*source.labels, *map(str, [*source.counts.tolist(), *numbers])])
+    return f"keras_cls-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+
+
+def _as_tuple(*item: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Items are tuples, of one tensor too: what is enumerated stays (place, item)."""
+    return item

@@ -4,18 +4,17 @@ Nothing is decoded here. A source is opened, checked and described as :class:`La
 mistake in it is a :class:`~keras_cls.errors.DataError` that says where it is and what to do.
 """
 
-import csv
-import io
-import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_cls.data import ilsvrc
+from keras_cls.data.manifests import READERS, TRAINING_NAMES, VALIDATION_NAMES, read_manifest
+from keras_cls.data.stratification import held_out_by_class, held_out_by_classes
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.images import to_uint8
 from keras_cls.labels import checked_labels, checked_name, listing, match_labels, printable
@@ -37,14 +36,6 @@ ACCEPTED_DATA = (
 
 # Left behind by operating systems and archivers; whatever begins with a dot is ignored as well.
 _IGNORED_NAMES = frozenset({"thumbs.db", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
-_TRAINING_NAMES = ("train", "training")
-# In order of preference: a test set is left alone where there is a validation set.
-_VALIDATION_NAMES = ("val", "valid", "validation", "test")
-_MANIFEST_COLUMNS = {
-    "file": ("file", "path", "image", "filename", "file_name"),
-    "label": ("label", "class", "name", "category"),
-    "split": ("split",),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +45,8 @@ class LabelledImages:
     Attributes:
         labels: the class names; a target is an index into them. Sorted as plain strings, except
             where arrays of integers, or the caller's own ``labels``, fix another order.
-        targets: int64 [N], each in 0..len(labels) - 1.
+        targets: int64 [N], each in 0..len(labels) - 1; or, where an image may show any number of
+            the classes, float32 [N, len(labels)] of zeros and ones.
         paths: the N image files, or None where there are pixels.
         pixels: uint8 [N, H, W] or [N, H, W, C] with C of 1, 3 or 4, or None where there are paths.
         origin: how messages name the whole: "photos/", "labels.csv", "arrays", "digits".
@@ -75,9 +67,34 @@ class LabelledImages:
         images = self.paths if self.paths is not None else self.pixels
         if images is not None and len(images) != len(self.targets):
             raise DataError(f"{self.origin}: {len(images)} images, but {len(self.targets)} targets")
+        if self.multi_label and self.targets.shape[1] != len(self.labels):
+            raise DataError(
+                f"{self.origin}: targets of {self.targets.shape[1]} columns, but "
+                f"{len(self.labels)} labels"
+            )
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may show any number of the classes instead of exactly one."""
+        return self.targets.ndim == 2
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The images of each class, int64 [len(labels)]; multi-label, those that show it."""
+        if self.multi_label:
+            return np.count_nonzero(self.targets, axis=0).astype(np.int64)
+        return np.bincount(self.targets, minlength=len(self.labels)).astype(np.int64)
+
+    def as_multi_label(self) -> "LabelledImages":
+        """The same images with a column of zeros and ones for each class."""
+        if self.multi_label:
+            return self
+        rows = np.zeros((len(self), len(self.labels)), np.float32)
+        rows[np.arange(len(self)), self.targets] = 1
+        return replace(self, targets=rows)
 
     def name(self, index: int) -> str:
         """What messages call image ``index``: its path, or such as "image 17 of arrays"."""
@@ -107,8 +124,12 @@ class LabelledImages:
         Raises:
             DataError: images belong to classes that are not among ``labels``.
         """
-        present = np.unique(self.targets)
+        present = np.flatnonzero(self.counts)
         found = match_labels([self.labels[target] for target in present], labels, self.origin)
+        if self.multi_label:
+            rows = np.zeros((len(self), len(labels)), np.float32)
+            rows[:, list(found)] = self.targets[:, present]
+            return replace(self, labels=tuple(labels), targets=rows)
         new_index = np.full(len(self.labels), -1, np.int64)
         new_index[present] = found
         return replace(self, labels=tuple(labels), targets=new_index[self.targets])
@@ -126,7 +147,11 @@ class Sources:
 
 
 def open_source(
-    data: Data, labels: Sequence[str] | None = None, *, every_class: bool = True
+    data: Data,
+    labels: Sequence[str] | None = None,
+    *,
+    every_class: bool = True,
+    multi_label: bool | None = None,
 ) -> Sources:
     """Find the images and classes of ``data``, without decoding any image file.
 
@@ -144,16 +169,22 @@ def open_source(
               (file, path, image, filename, file_name), one for the class (label, class, name,
               category) and, if it likes, ``split`` (train; val, valid, validation or test, where
               test counts only if there is no other). Relative paths start at the manifest's folder.
-              A repeated row counts once.
+              A repeated row counts once. An image of several classes has their names in one cell,
+              separated by ``|`` (so no name can hold it), or, in .jsonl, in a list. In such a
+              manifest an empty cell, or list, stands for an image of none of the classes.
             - a tuple (images, targets): images of numbers on the 0..255 scale (uint16 on
               0..65535, bool black and white), of shape [N, H, W] or [N, H, W, C] with C of 1,
-              3 or 4; targets integers [N] or [N, 1], or class names [N].
+              3 or 4; targets integers [N] or [N, 1], class names [N], or [N, K] of zeros and ones
+              with K of 2 or more, a column for each class.
             - ``"digits"``: scikit-learn's 1,797 handwritten digits of 8x8 pixels. (A folder of that
               name is ``"./digits"``.)
         labels: the class names in the order that the targets shall have. Folders and manifests
             must have the same names.
         every_class: False for images to evaluate on, which need not show every one of the
             ``labels``, nor more than one class, nor (in a manifest) have training rows.
+        multi_label: whether an image may show any number of the classes. None: if one shows more
+            or fewer than one. True: in any case; several rows of a manifest may then name the same
+            file, each with some of its classes. False: refuse images of several classes or none.
 
     Raises:
         DataError: the data cannot be used; the message names the file, row, folder or class.
@@ -161,11 +192,13 @@ def open_source(
     """
     names = None if labels is None else checked_labels(labels)
     if isinstance(data, tuple | list) and len(data) == 2:
-        return Sources(_from_arrays(data[0], data[1], names, every_class))
+        return Sources(_from_arrays(data[0], data[1], names, every_class, multi_label))
     if isinstance(data, str) and data == "digits":
-        return _with_labels(Sources(_digits()), names, every_class)
+        digits = _digits().as_multi_label() if multi_label else _digits()
+        return _with_labels(Sources(digits), names, every_class)
     if isinstance(data, str | os.PathLike):
-        return _with_labels(_open_path(Path(data).expanduser(), every_class), names, every_class)
+        opened = _open_path(Path(data).expanduser(), every_class, multi_label)
+        return _with_labels(opened, names, every_class)
     if isinstance(data, np.ndarray):
         raise DataError(f"images without targets: pass a tuple (images, targets). {ACCEPTED_DATA}")
     raise DataError(f"data of type {type(data).__name__} is not understood: {ACCEPTED_DATA}")
@@ -178,7 +211,9 @@ def split(
 
     The division depends on the seed, the class names and the order of the file names alone: not on
     the file system, the place of the folder or the order of the labels. A class of two or more
-    images has at least one on either side; a class of one image keeps it for training.
+    images has at least one on either side; a class of one image keeps it for training. Where
+    images show several classes, this holds as far as their other classes allow it:
+    :func:`~keras_cls.data.stratification.held_out_by_classes`.
 
     Returns:
         The training images and the validation images, each in the order of ``images``.
@@ -191,17 +226,8 @@ def split(
         raise ConfigError(f"the validation fraction is {fraction}: it must lie between 0 and 1")
     if seed < 0:
         raise ConfigError(f"the seed is {seed}: it must not be negative")
-    held_out = np.zeros(len(images), dtype=bool)
-    order = _canonical_order(images)
-    targets_in_order = images.targets[order]
-    for target, label in enumerate(images.labels):
-        members = order[targets_in_order == target]
-        if len(members) < 2:
-            continue
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        # Seeded by the name, so that another class more or less does not reshuffle this one.
-        generator = np.random.default_rng([seed, *label.encode()])
-        held_out[generator.permutation(members)[:count]] = True
+    draw = held_out_by_classes if images.multi_label else held_out_by_class
+    held_out = draw(images.targets, images.labels, _canonical_order(images), fraction, seed)
     if not held_out.any():
         raise DataError(
             f"{images.origin}: no class has two images, so none can be set apart for validation: "
@@ -228,13 +254,20 @@ def _with_labels(sources: Sources, labels: tuple[str, ...] | None, every_class: 
     if labels is None:
         return sources
     train, validation = sources.train.aligned_to(labels), sources.validation
-    missing = [labels[i] for i in np.flatnonzero(~np.isin(np.arange(len(labels)), train.targets))]
+    missing = [labels[i] for i in np.flatnonzero(train.counts == 0)]
     if every_class and missing:
         raise DataError(
             f"{train.origin}: no images of {listing(sorted(missing))}, which labels names: add "
             "images, or leave it out of labels"
         )
     return Sources(train, None if validation is None else validation.aligned_to(labels))
+
+
+def _as_multi_label(sources: Sources) -> Sources:
+    held_out = sources.validation
+    return Sources(
+        sources.train.as_multi_label(), None if held_out is None else held_out.as_multi_label()
+    )
 
 
 def _require_two_classes(labels: Sequence[str], origin: str, remedy: str) -> None:
@@ -245,6 +278,14 @@ def _require_two_classes(labels: Sequence[str], origin: str, remedy: str) -> Non
         )
 
 
+def _require_something_to_tell(images: LabelledImages, remedy: str) -> None:
+    """Two classes; multi-label, one will do if there are images that do not show it."""
+    if not images.labels:
+        raise DataError(f"{images.origin}: no image has a class: name the classes of each")
+    if not images.multi_label or images.counts.min() == len(images):
+        _require_two_classes(images.labels, images.origin, remedy)
+
+
 def _counted(count: int, singular: str, plural: str) -> str:
     return f"{count} {singular if count == 1 else plural}"
 
@@ -252,19 +293,20 @@ def _counted(count: int, singular: str, plural: str) -> str:
 # ---------------------------------------------------------------------------------------- folders
 
 
-def _open_path(path: Path, every_class: bool) -> Sources:
+def _open_path(path: Path, every_class: bool, multi_label: bool | None) -> Sources:
     shown = printable(str(path))
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
         raise DataError(f"{shown}: cannot be opened: {error}. {ACCEPTED_DATA}") from error
     if is_folder:
-        return _open_folder(path, every_class)
+        sources = _open_folder(path, every_class)
+        return _as_multi_label(sources) if multi_label else sources
     if not is_file:
         raise DataError(f"{shown}: no such file or folder. {ACCEPTED_DATA}")
-    if path.suffix.lower() not in _MANIFEST_READERS:
+    if path.suffix.lower() not in READERS:
         raise DataError(f"{shown}: a file, where a folder or a manifest is needed. {ACCEPTED_DATA}")
-    return _open_manifest(path, every_class)
+    return _open_manifest(path, every_class, multi_label)
 
 
 def _open_folder(folder: Path, every_class: bool) -> Sources:
@@ -289,11 +331,11 @@ def _open_folder(folder: Path, every_class: bool) -> Sources:
 def _division(folder: Path) -> tuple[Path, Path] | None:
     """The training and the validation folder, if ``folder`` is divided into such."""
     by_name = {path.name.casefold(): path for path in _subfolders(folder)}
-    training = next((by_name[name] for name in _TRAINING_NAMES if name in by_name), None)
-    validation = next((by_name[name] for name in _VALIDATION_NAMES if name in by_name), None)
+    training = next((by_name[name] for name in TRAINING_NAMES if name in by_name), None)
+    validation = next((by_name[name] for name in VALIDATION_NAMES if name in by_name), None)
     if training is None or validation is None:
         return None
-    others = by_name.keys() - {*_TRAINING_NAMES, *_VALIDATION_NAMES}
+    others = by_name.keys() - {*TRAINING_NAMES, *VALIDATION_NAMES}
     # "bus", "train" and "test" with images right inside "train" are three classes.
     return None if others and not _subfolders(training) else (training, validation)
 
@@ -356,6 +398,18 @@ def _from_labelled_paths(
         pixels=None,
         origin=origin,
     )
+
+
+def _from_paths_of_several(
+    items: Sequence[tuple[tuple[str, ...], Path]], labels: tuple[str, ...], origin: str
+) -> LabelledImages:
+    """Images of any number of the classes each."""
+    index_of = {label: index for index, label in enumerate(labels)}
+    targets = np.zeros((len(items), len(labels)), np.float32)
+    for row, (names, _) in zip(targets, items, strict=True):
+        row[[index_of[name] for name in names]] = 1
+    paths = tuple(path for _, path in items)
+    return LabelledImages(labels, targets, paths, pixels=None, origin=origin)
 
 
 def _no_class_folders(folder: Path, origin: str) -> DataError:
@@ -430,218 +484,44 @@ def _identity(folder: Path) -> tuple[int, int]:
 # -------------------------------------------------------------------------------------- manifests
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of a manifest, checked by itself. ``number`` counts from 1, the header included."""
-
-    number: int
-    file: str
-    label: str
-    split: str  # "train", "validation" or "test"
-
-
-def _open_manifest(manifest: Path, every_class: bool) -> Sources:
+def _open_manifest(manifest: Path, every_class: bool, multi_label: bool | None) -> Sources:
     origin = printable(str(manifest))
-    records = _MANIFEST_READERS[manifest.suffix.lower()](_manifest_text(manifest, origin), origin)
-    rows = [_checked_row(number, record, origin) for number, record in records]
-    if not rows:
-        raise DataError(f"{origin}: no rows: list an image file and its class in each")
-    items = _distinct_files(rows, manifest.parent, origin)
-    _require_files(items, manifest.parent, origin)
+    items, several = read_manifest(manifest, multi_label)
 
-    by_split: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    by_split: dict[str, list[tuple[tuple[str, ...], Path]]] = defaultdict(list)
     for path, row in items.items():
-        by_split[row.split].append((row.label, path))
+        by_split[row.split].append((row.names or (), path))
     training, held_out = by_split["train"], by_split["validation"] or by_split["test"]
-    labels = {label for label, _ in training}
-    held_out_labels = {label for label, _ in held_out}
+    names, held_out_names = _names_in(training), _names_in(held_out)
     if every_class:
-        _require_training_rows(labels, held_out_labels, origin)
-    names = tuple(sorted(labels | held_out_labels))
-    train = _from_labelled_paths(training, names, origin)
-    return Sources(train, _from_labelled_paths(held_out, names, origin) if held_out else None)
+        _require_training_rows(training, held_out_names - names, origin)
+    labels = tuple(sorted(names | held_out_names))
+
+    def opened(rows: Sequence[tuple[tuple[str, ...], Path]]) -> LabelledImages:
+        if several:
+            return _from_paths_of_several(rows, labels, origin)
+        return _from_labelled_paths([(name, path) for (name,), path in rows], labels, origin)
+
+    train = opened(training)
+    if every_class:
+        _require_something_to_tell(train, "Add rows of another class")
+    return Sources(train, opened(held_out) if held_out else None)
 
 
-def _require_training_rows(labels: set[str], held_out_labels: set[str], origin: str) -> None:
-    if not labels:
+def _names_in(rows: Sequence[tuple[tuple[str, ...], Path]]) -> set[str]:
+    return {name for names, _ in rows for name in names}
+
+
+def _require_training_rows(training: Sequence[object], untrained: set[str], origin: str) -> None:
+    if not training:
         raise DataError(
             f"{origin}: no row's split is train: add training images, or leave the column out"
         )
-    _require_two_classes(sorted(labels), origin, "Add rows of another class")
-    if untrained := held_out_labels - labels:
+    if untrained:
         raise DataError(
             f"{origin}: {listing(sorted(untrained))} is among the validation rows but not among "
             "the training rows: add training images of it, or remove its rows"
         )
-
-
-def _manifest_text(manifest: Path, origin: str) -> str:
-    try:
-        content = manifest.read_bytes()
-    except OSError as error:
-        raise DataError(f"{origin}: cannot be read: {error.strerror}") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{origin}: encoded in UTF-16: save it as UTF-8")
-    if (nul := content.find(b"\0")) >= 0:
-        row = content.count(b"\n", 0, nul) + 1
-        raise DataError(f"{origin}: row {row} holds a NUL byte: save it as plain UTF-8 text")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{origin}: row {row} is not UTF-8 (byte 0x{content[error.start]:02x}): save it as "
-            "UTF-8"
-        ) from error
-
-
-def _delimited_records(text: str, origin: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Rows of .csv or .tsv text with their numbers, each by the names in the header."""
-    first_line = text.lstrip().partition("\n")[0]
-    # Spreadsheets write semicolons where the comma is the decimal mark.
-    delimiter = next((mark for mark in ("\t", ",", ";") if mark in first_line), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    number = 0
-    try:
-        for number, fields in enumerate(reader, start=1):
-            if not any(field.strip() for field in fields):
-                continue
-            if header is None:
-                header = [field.strip() for field in fields]
-                _find_columns(header, f"{origin}, row {number}")
-                continue
-            if len(fields) > len(header):
-                raise DataError(
-                    f"{origin}: row {number} has {len(fields)} fields, but the header has "
-                    f"{len(header)}: put a value that contains '{delimiter}' in double quotes"
-                )
-            padded = fields + [""] * (len(header) - len(fields))
-            yield number, dict(zip(header, padded, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{origin}: row {number + 1} cannot be parsed: {error}") from error
-    if header is None:
-        raise DataError(f"{origin}: the manifest is empty: its first row names the columns")
-
-
-def _json_records(text: str, origin: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Objects of .jsonl text, with the numbers of their lines."""
-    # Not splitlines(), which would also divide at characters that JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{origin}: row {number} is not valid JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{origin}: row {number} is not a JSON object such as "
-                '{"file": "1.jpg", "label": "cat"}'
-            )
-        yield number, record
-
-
-_MANIFEST_READERS: Mapping[
-    str, Callable[[str, str], Iterator[tuple[int, Mapping[str, object]]]]
-] = {".csv": _delimited_records, ".tsv": _delimited_records, ".jsonl": _json_records}
-
-
-def _find_columns(columns: Iterable[str], where: str) -> dict[str, str]:
-    """Which of ``columns`` serves as the file, the label and, where there is one, the split."""
-    columns = list(columns)
-    chosen: dict[str, str] = {}
-    for role, accepted in _MANIFEST_COLUMNS.items():
-        found = [column for column in columns if column.strip().lower() in accepted]
-        if len(found) > 1:
-            raise DataError(
-                f"{where}: {listing(found)} all name the {role}: keep one of these columns"
-            )
-        if found:
-            chosen[role] = found[0]
-        elif role != "split":
-            raise DataError(
-                f"{where}: no column for the {role}, which is named {' or '.join(accepted)}; the "
-                f"columns found are {listing(columns)}. The first row must name the columns"
-            )
-    return chosen
-
-
-def _checked_row(number: int, record: Mapping[str, object], origin: str) -> _Row:
-    where = f"{origin}: row {number}"
-    columns = _find_columns(record, where)
-    cells = {role: _cell(record[column], where, column) for role, column in columns.items()}
-    for role in ("file", "label"):
-        if not cells[role]:
-            raise DataError(f"{where}: the column '{columns[role]}' is empty: fill it in")
-    return _Row(
-        number=number,
-        file=cells["file"],
-        label=checked_name(cells["label"], where, DataError),
-        split=_split_name(cells["split"], where) if "split" in cells else "train",
-    )
-
-
-def _cell(value: object, where: str, column: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(
-        f"{where}: the column '{column}' holds a {type(value).__name__}: make it a string"
-    )
-
-
-def _split_name(text: str, where: str) -> str:
-    name = text.lower()
-    if name in _TRAINING_NAMES:
-        return "train"
-    if name in _VALIDATION_NAMES:
-        return "test" if name == "test" else "validation"
-    raise DataError(
-        f"{where}: the split is '{printable(text)}': make it train, val or test, or leave the "
-        "column out"
-    )
-
-
-def _distinct_files(rows: Iterable[_Row], folder: Path, origin: str) -> dict[Path, _Row]:
-    """The first row of each file, by path; its other rows must say the same."""
-    items: dict[Path, _Row] = {}
-    for row in rows:
-        path = Path(os.path.normpath(folder / row.file))
-        first = items.setdefault(path, row)
-        if first.label != row.label:
-            raise DataError(
-                f"{origin}: rows {first.number} and {row.number} give '{printable(row.file)}' two "
-                f"labels, '{first.label}' and '{row.label}': keep one"
-            )
-        if first.split != row.split:
-            raise DataError(
-                f"{origin}: rows {first.number} and {row.number} put '{printable(row.file)}' in "
-                f"two splits, {first.split} and {row.split}: keep one"
-            )
-    return items
-
-
-def _require_files(items: Mapping[Path, _Row], folder: Path, origin: str) -> None:
-    missing = [row for path, row in items.items() if not _is_file(path)]
-    if not missing:
-        return
-    shown = ", ".join(f"row {row.number} '{printable(row.file)}'" for row in missing[:3])
-    rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    raise DataError(
-        f"{origin}: {_counted(len(missing), 'file', 'files')} not found: {shown}{rest}. Relative "
-        f"paths start at the manifest's folder, {printable(str(folder.absolute()))}"
-    )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # such as a name that is too long
-        return False
 
 
 # ----------------------------------------------------------------------------------------- arrays
@@ -661,38 +541,49 @@ def _digits() -> LabelledImages:
 
 
 def _from_arrays(
-    images: object, targets: object, labels: tuple[str, ...] | None, every_class: bool
+    images: object,
+    targets: object,
+    labels: tuple[str, ...] | None,
+    every_class: bool,
+    multi_label: bool | None,
 ) -> LabelledImages:
     pixels = _as_pixels(_as_array(images, "images"))
-    array = _one_per_image(_as_array(targets, "targets"))
+    array = _as_array(targets, "targets")
+    rows = array.ndim == 2 and (array.shape[1] > 1 or (multi_label and labels and len(labels) == 1))
+    if not rows:
+        array = _one_per_image(array)
     if len(pixels) != len(array):
         raise DataError(
             f"arrays: {len(pixels)} images, but {len(array)} targets: give one target per image"
         )
-    if array.dtype.kind in "UO" and all(isinstance(target, str) for target in array):
-        indices, names = _targets_from_names(array, labels)
+    if rows:
+        found, names = _targets_from_rows(array, labels, multi_label)
+    elif array.dtype.kind in "UO" and all(isinstance(target, str) for target in array):
+        found, names = _targets_from_names(array, labels)
     else:
-        indices, names = _targets_from_integers(array, labels)
+        found, names = _targets_from_integers(array, labels)
+    opened = LabelledImages(names, found, paths=None, pixels=pixels, origin="arrays")
     if every_class:
-        counts = np.bincount(indices, minlength=len(names))
-        empty = [names[index] for index in np.flatnonzero(counts == 0)]
-        if empty:
+        if empty := [names[index] for index in np.flatnonzero(opened.counts == 0)]:
             raise DataError(
                 f"arrays: {_counted(len(empty), 'class', 'classes')} without images: "
                 f"{listing(empty)}. Add images, or leave it out of labels"
             )
-        _require_two_classes(names, "arrays", "Add images of another class")
-    return LabelledImages(names, indices, paths=None, pixels=pixels, origin="arrays")
+        _require_something_to_tell(opened, "Add images of another class")
+    return opened.as_multi_label() if multi_label else opened
+
+
+_NO_ARRAY = {
+    "images": "Images of different sizes belong in a folder or a manifest",
+    "targets": "For several classes an image, give a row of zeros and ones, one for each class",
+}
 
 
 def _as_array(values: object, what: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
-        raise DataError(
-            f"arrays: {what} is no array: {error}. Images of different sizes belong in a folder or "
-            "a manifest"
-        ) from error
+        raise DataError(f"arrays: {what} is no array: {error}. {_NO_ARRAY[what]}") from error
 
 
 def _as_pixels(images: np.ndarray) -> np.ndarray:
@@ -729,17 +620,38 @@ def _one_per_image(targets: np.ndarray) -> np.ndarray:
     """Targets of shape [N], from [N] or [N, 1]."""
     if targets.ndim == 2 and targets.shape[1] == 1:
         return targets[:, 0]
-    if targets.ndim == 2:
-        raise DataError(
-            f"arrays: targets of shape {list(targets.shape)}: one class index per image is needed. "
-            "If they are one-hot, pass targets.argmax(axis=1)"
-        )
     if targets.ndim != 1:
         raise DataError(
             f"arrays: targets of shape {list(targets.shape)} and dtype {targets.dtype}: they must "
-            "be integers [N] or [N, 1], or class names [N]"
+            "be integers [N] or [N, 1], class names [N], or zeros and ones [N, classes]"
         )
     return targets
+
+
+def _targets_from_rows(
+    targets: np.ndarray, labels: tuple[str, ...] | None, multi_label: bool | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """From zeros and ones [N, K]: int64 [N] if each image has just one class; else float32."""
+    described = f"arrays: targets of shape {list(targets.shape)} and dtype {targets.dtype}"
+    wanted = "rows of targets must be zeros and ones, a column for each class"
+    if targets.dtype.kind not in "biuf":
+        raise DataError(f"{described}: {wanted}")
+    if (wrong := np.argwhere((targets != 0) & (targets != 1))).size:
+        row, column = wrong[0].tolist()
+        raise DataError(f"{described}: row {row} holds {targets[row, column]}: {wanted}")
+    names = tuple(map(str, range(targets.shape[1]))) if labels is None else labels
+    if len(names) != targets.shape[1]:
+        raise DataError(f"{described}: there are {len(names)} labels: {wanted}")
+    ones = np.count_nonzero(targets, axis=1)
+    if (ones == 1).all():
+        return targets.argmax(axis=1).astype(np.int64), names
+    if multi_label is False:
+        image = int(np.flatnonzero(ones != 1)[0])
+        raise DataError(
+            f"arrays: image {image} has {_counted(int(ones[image]), 'class', 'classes')}, but here "
+            "each image has exactly one (a classifier for several is trained with multi_label=True)"
+        )
+    return targets.astype(np.float32), names
 
 
 def _targets_from_names(

@@ -16,7 +16,7 @@ from keras_cls.classifier import BATCH_SIZE
 from keras_cls.data.datasets import LabelledDataset
 from keras_cls.data.opening import describe_data, open_evaluation_data, unreadable_in
 from keras_cls.data.pipeline import ImageStream
-from keras_cls.data.scanning import Progress, ScannedImages
+from keras_cls.data.scanning import Progress
 from keras_cls.errors import ConfigError
 from keras_cls.evaluation.folder import EvaluationFolder, RecordsInMemory
 from keras_cls.evaluation.identity import identity
@@ -26,8 +26,10 @@ from keras_cls.evaluation.metrics import (
     Evaluation,
     Interval,
     Mistake,
+    average_precision,
     wilson_interval,
 )
+from keras_cls.evaluation.multi_label import MultiLabelEvaluation
 from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.evaluation.results import write_results
 from keras_cls.evaluation.scoring import (
@@ -35,10 +37,12 @@ from keras_cls.evaluation.scoring import (
     Member,
     Scorer,
     digest_of,
+    is_multi_label,
     members,
     name_of,
     opened,
 )
+from keras_cls.evaluation.tasks import Result, task_of
 from keras_cls.evaluation.views import (
     CropProtocol,
     DenseProtocol,
@@ -56,7 +60,10 @@ __all__ = [
     "Evaluation",
     "Interval",
     "Mistake",
+    "MultiLabelEvaluation",
+    "Result",
     "Scorer",
+    "average_precision",
     "evaluate",
     "wilson_interval",
 ]
@@ -76,7 +83,7 @@ def evaluate(
     strict: bool = ...,
     progress: Progress | None = ...,
     quiet: bool = ...,
-) -> Evaluation: ...
+) -> Result: ...
 
 
 @overload
@@ -93,7 +100,7 @@ def evaluate(
     strict: bool = ...,
     progress: Progress | None = ...,
     quiet: bool = ...,
-) -> list[Evaluation]: ...
+) -> list[Result]: ...
 
 
 @overload
@@ -110,7 +117,7 @@ def evaluate(
     strict: bool = ...,
     progress: Progress | None = ...,
     quiet: bool = ...,
-) -> Evaluation | list[Evaluation]: ...
+) -> Result | list[Result]: ...
 
 
 def evaluate(
@@ -126,14 +133,15 @@ def evaluate(
     strict: bool = False,
     progress: Progress | None = None,
     quiet: bool = False,
-) -> Evaluation | list[Evaluation]:
+) -> Result | list[Result]:
     """Measure a classifier, or several together, on labelled images.
 
     Args:
         classifier: a classifier, the folder of one or of a run, any other :class:`Scorer`, or a
             list of these, which must know the same classes; another order is put right by name.
         data: a folder of class folders, a manifest, arrays (images, labels), a ``tf.data.Dataset``
-            or ``"digits"``. Classes are matched by name; not every class need be there.
+            or ``"digits"``. Classes are matched by name; not every class need be there. For a
+            multi-label classifier, an image shows the classes that its label names and no others.
         crops: which views of an image are averaged: 1, the classifier's own preprocessing; 10,
             AlexNet's corners, centre and their mirror images; 144, GoogLeNet's; ``"dense"``, the
             network over the whole image, as VGG and ResNet were tested; or a
@@ -144,7 +152,8 @@ def evaluate(
         ensemble: average the probabilities of several classifiers. False: judge each by itself,
             in the same pass.
         restrict: the answer is known to be one of the classes that occur in ``data``: the others'
-            probabilities are set aside and the rest made to sum to 1. False: judged among all.
+            probabilities are set aside and the rest made to sum to 1; of a multi-label classifier,
+            only those classes are judged. False: judged among all.
         batch_size: views that go through the network at once.
         folder: where evaluation.json, predictions.csv, per_class.csv and evaluation.html go; of
             several results, in a folder each. The same call goes on after a kill, and on a
@@ -155,11 +164,13 @@ def evaluate(
         quiet: show no bar at a terminal.
 
     Returns:
-        The result; of ``ensemble=False`` a list, one for each classifier.
+        The result: an :class:`Evaluation`, or, for a multi-label classifier, a
+        :class:`MultiLabelEvaluation`. Of ``ensemble=False`` a list, one for each classifier.
 
     Raises:
         ConfigError: an argument makes no sense, or does not fit the classifier or the folder.
-        DataError: the data cannot be used, or holds classes that the classifier does not know.
+        DataError: the data cannot be used, holds classes that the classifier does not know, or
+            images of several classes for a classifier that gives each one.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number of 1 or more, found {batch_size!r}")
@@ -174,23 +185,25 @@ def evaluate(
             data, jury, cache=cache, strict=strict, progress=progress, quiet=quiet
         )
         question = Question(
-            labels=checked_labels(scorers[0].labels),
+            task=task_of(
+                checked_labels(scorers[0].labels),
+                np.flatnonzero(stream.counts) if restrict else None,
+                multi_label=is_multi_label(scorers[0]),
+            ),
             protocol=protocol,
             scales=chosen_scales,
-            among=_classes_in(stream) if restrict else None,
             batch_size=batch_size,
         )
         # What is seen only once must be pictured at once.
         seen_once = isinstance(stream, LabelledDataset)
-        pictures = [WorstPictures() for _ in ensembles] if seen_once else []
+        pictures = [WorstPictures(question.task) for _ in ensembles] if seen_once else []
         records, speed = _judge(stream, ensembles, question, kept, pictures, quiet=quiet)
-        results = []
+        results: list[Result] = []
         for column, each in enumerate(ensembles):
             rule = each[0].scorer.preprocessing
             kept_pictures = pictures[column] if pictures else None
-            result = Evaluation.from_records(
+            result = question.task.result(
                 records[:, column],
-                question.answers,
                 unreadable_in(stream),
                 protocol=question.described(len(each)),
                 images_per_second=speed,
@@ -225,11 +238,12 @@ def _judge(
     quiet: bool,
 ) -> tuple[np.ndarray, float | None]:
     """The records of all images, ``[N, R]``, and how many were judged in a second."""
-    ledger = kept or RecordsInMemory(len(ensembles))
+    record = question.task.record
+    ledger = kept or RecordsInMemory(len(ensembles), record)
     done = 0
     if kept is not None:
         key, resumable = identity(stream, ensembles, question)
-        done = kept.begin(key, resumable=resumable, whole=question.images_at_once)
+        done = kept.begin(key, record, resumable=resumable, whole=question.images_at_once)
     begun, first = time.perf_counter(), done
     with ImageProgress("judging the images", quiet=quiet) as bar:
         bar(done, len(stream))
@@ -252,18 +266,22 @@ def _opened_data(
     progress: Progress | None,
     quiet: bool,
 ) -> ImageStream:
-    labels = jury[0].scorer.labels
+    scorer = jury[0].scorer
+
+    def opened_data(told: Progress) -> ImageStream:
+        return open_evaluation_data(
+            data,
+            scorer.labels,
+            multi_label=is_multi_label(scorer),
+            cache=cache,
+            strict=strict,
+            progress=told,
+        )
+
     if progress is not None:
-        return open_evaluation_data(data, labels, cache=cache, strict=strict, progress=progress)
+        return opened_data(progress)
     with ImageProgress("looking at the images", quiet=quiet) as bar:
-        return open_evaluation_data(data, labels, cache=cache, strict=strict, progress=bar)
-
-
-def _classes_in(stream: ImageStream) -> np.ndarray:
-    """The classes of which there are images, int64 [k], sorted."""
-    if isinstance(stream, ScannedImages):
-        return np.unique(stream.images.targets)
-    return np.flatnonzero(stream.counts)
+        return opened_data(bar)
 
 
 @contextmanager

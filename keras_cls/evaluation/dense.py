@@ -87,10 +87,10 @@ class DenseNetwork:
         return self._graphs[size](batch).numpy()
 
     def _graph(self, size: tuple[int, int]) -> Callable[..., tf.Tensor]:
-        model = at_size(self._classifier.model, *size)
+        model, activation = at_size(self._classifier.model, *size), self._classifier.activation
 
         def probabilities(batch: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(tf.cast(model(batch, training=False), tf.float32))
+            return activation(model(batch, training=False))
 
         spec = tf.TensorSpec((None, *size, model.input_shape[-1]), tf.float32)
         return tf.function(probabilities, input_signature=[spec], autograph=False)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from keras_cls.errors import ConfigError
-from keras_cls.evaluation.metrics import RECORD
 from keras_cls.files import LOCK_FILE, TEMPORARY_PREFIX, read_json, write_json
 
 STATE_FILE = "state.json"
@@ -30,10 +29,11 @@ class RecordsInMemory:
 
     Args:
         columns: how many results there are for each image.
+        record: the type of one of them.
     """
 
-    def __init__(self, columns: int) -> None:
-        self._batches = [np.zeros((0, columns), RECORD)]
+    def __init__(self, columns: int, record: np.dtype) -> None:
+        self._batches = [np.zeros((0, columns), record)]
 
     def append(self, records: np.ndarray) -> None:
         """Add a batch's records, ``[n, columns]``."""
@@ -55,7 +55,7 @@ class EvaluationFolder:
     def __init__(self, path: Path, columns: int) -> None:
         self.path = path
         self._columns = columns
-        self._row = np.dtype((RECORD, (columns,)))
+        self._record = np.dtype([])  # until it has begun
 
     @property
     def cache(self) -> Path:
@@ -75,17 +75,21 @@ class EvaluationFolder:
                 f"{self.path}: exists and is not an evaluation's folder; choose another one"
             )
 
-    def begin(self, judged: Mapping[str, Any], *, resumable: bool, whole: int) -> int:
+    def begin(
+        self, judged: Mapping[str, Any], record: np.dtype, *, resumable: bool, whole: int
+    ) -> int:
         """How many images are done, of an evaluation of the very same; 0 for a new one.
 
         Args:
             judged: what is judged, and how, by name; JSON's own types.
+            record: the type of an image's result.
             resumable: whether the images will come in the same order again; else it starts anew.
             whole: images a batch; what is beyond whole batches is dropped.
 
         Raises:
             ConfigError: the folder holds an evaluation of something else.
         """
+        self._record = record
         state = self.path / STATE_FILE
         if state.exists():
             before = self._begun()
@@ -109,8 +113,8 @@ class EvaluationFolder:
     def records(self) -> np.ndarray:
         """All records so far, ``[N, columns]``."""
         if not self.records_file.exists():
-            return np.zeros((0, self._columns), RECORD)
-        return np.fromfile(self.records_file, RECORD).reshape(-1, self._columns)
+            return np.zeros((0, self._columns), self._record)
+        return np.fromfile(self.records_file, self._record).reshape(-1, self._columns)
 
     def speed(self) -> float | None:
         """Images a second, as the evaluation was finished with; None where it was not."""
@@ -144,12 +148,12 @@ class EvaluationFolder:
     def _cut_to_batches(self, whole: int) -> int:
         if not self.records_file.exists():
             return 0
-        size = self.records_file.stat().st_size
-        if size % self._row.itemsize == 0 and self._finished():
-            return size // self._row.itemsize
-        done = size // self._row.itemsize // whole * whole
+        size, row = self.records_file.stat().st_size, self._columns * self._record.itemsize
+        if size % row == 0 and self._finished():
+            return size // row
+        done = size // row // whole * whole
         with self.records_file.open("r+b") as stream:
-            stream.truncate(done * self._row.itemsize)
+            stream.truncate(done * row)
         return done
 
     def _finished(self) -> bool:

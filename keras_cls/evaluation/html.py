@@ -2,11 +2,12 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
@@ -15,9 +16,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from PIL import Image
 
-from keras_cls.evaluation.metrics import Evaluation, Mistake
+from keras_cls.evaluation.metrics import Calibration, Evaluation
+from keras_cls.evaluation.multi_label import MultiLabelEvaluation
 
 # More classes than these no longer fit: in half the page's width, in a matrix with names and
 # numbers.
@@ -27,6 +30,8 @@ MOST_NAMED_CLASSES = 30
 # Matplotlib draws in these colours, which then become the page's CSS variables: so charts follow
 # its light and dark appearance.
 INK, GRID, TRAINING, VALIDATION, HIT, MISS = (f"#0{n}0{n}0{n}" for n in range(1, 7))
+SERIES = tuple(f"#a{n}a{n}a{n}" for n in range(1, 9))
+"""For what is compared; told apart by people who see few colours too, beside line styles."""
 _CSS_COLORS = {
     INK: "var(--muted)",
     GRID: "var(--line)",
@@ -34,10 +39,12 @@ _CSS_COLORS = {
     VALIDATION: "var(--validation)",
     HIT: "rgb(var(--hit))",
     MISS: "rgb(var(--miss))",
+    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES, 1)},
 }
 
 _PIXELATED_BELOW = 96  # images of fewer pixels on the longer side are shown with visible pixels
 _LONGEST_SIDE = 320  # larger images are scaled down to it
+_MOST_LISTED = 20  # of a setting's values, such as the names of the classes
 
 
 def environment(folder: Path, **filters: Callable[..., str]) -> Environment:
@@ -49,7 +56,8 @@ def environment(folder: Path, **filters: Callable[..., str]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, confidence=confidence, **filters)
+    own = {"percent": percent, "confidence": confidence, "setting": setting}
+    found.filters.update({**own, **filters})
     return found
 
 
@@ -94,6 +102,73 @@ def svg(figure: Figure, salt: str) -> Markup:
     for color, css in _CSS_COLORS.items():
         text = text.replace(color, css)
     return Markup(text)
+
+
+def reliability(calibration: Calibration, right: str = "right") -> Markup:
+    """The reliability diagram over the histogram of the confidences.
+
+    Args:
+        calibration: what is drawn.
+        right: what the upper axis shows the share of.
+    """
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    held = calibration.counts > 0
+    middles = (calibration.edges[1:] + calibration.edges[:-1])[held] / 2
+    width = 0.9 * (calibration.edges[1] - calibration.edges[0])
+    accuracy, confidence = calibration.accuracy[held], calibration.confidence[held]
+    met = np.minimum(accuracy, confidence)
+    upper.bar(middles, met, width, color=HIT)
+    # Too sure, or not sure enough; hatched, so that they differ without colours as well.
+    for beyond, color, hatch in ((confidence - met, MISS, "////"), (accuracy - met, HIT, "")):
+        upper.bar(middles, beyond, width, bottom=met, color=color, alpha=0.45, hatch=hatch)
+    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1.02)
+    upper.yaxis.set_major_formatter(PercentFormatter(1.0))
+    upper.set_ylabel(right, color=INK, fontsize=9)
+    lower.bar(middles, calibration.counts[held] / calibration.counts.sum(), width, color=TRAINING)
+    lower.yaxis.set_major_formatter(FuncFormatter(_share_tick))
+    lower.yaxis.set_major_locator(MaxNLocator(nbins=3))
+    lower.set_ylabel("answers", color=INK, fontsize=9)
+    lower.set_xlabel("confidence", color=INK, fontsize=9)
+    lower.xaxis.set_major_formatter(PercentFormatter(1.0))
+    for axes in (upper, lower):
+        style_axes(axes)
+    upper.tick_params(labelbottom=False)
+    lower.tick_params(axis="x", pad=7)  # clear of the other axis' zero
+    return svg(figure, salt="reliability")
+
+
+def _share_tick(value: float, _position: int) -> str:
+    return f"{100 * value:g}%"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Of the calibration; bounds, mean confidence and share of right answers are in 0..1."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def bins(calibration: Calibration) -> list[Bin]:
+    """Those that hold answers."""
+    return [
+        Bin(*values)
+        for values in zip(
+            calibration.edges[:-1].tolist(),
+            calibration.edges[1:].tolist(),
+            calibration.counts.tolist(),
+            calibration.confidence.tolist(),
+            calibration.accuracy.tolist(),
+            strict=True,
+        )
+        if values[2]
+    ]
 
 
 # ------------------------------------------------------------------------- confusion and classes
@@ -141,25 +216,31 @@ def confused_pairs(evaluation: Evaluation, limit: int) -> list[Pair]:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class's figures."""
+    """A class's figures; ``average_precision`` where an image may show several, else None."""
 
     label: str
     support: int
     precision: float
     recall: float
     f1: float
+    average_precision: float | None = None
 
 
-def class_rows(evaluation: Evaluation) -> list[ClassRow]:
+def class_rows(evaluation: Evaluation | MultiLabelEvaluation) -> list[ClassRow]:
     """Every class's, in the order of the labels."""
+    if isinstance(evaluation, MultiLabelEvaluation):
+        counts, ranked = evaluation.counts, evaluation.average_precision.tolist()
+    else:
+        counts, ranked = evaluation.support, [None] * len(evaluation.labels)
     return [
         ClassRow(*values)
         for values in zip(
             evaluation.labels,
-            evaluation.support.tolist(),
+            counts.tolist(),
             evaluation.precision.tolist(),
             evaluation.recall.tolist(),
             evaluation.f1.tolist(),
+            ranked,
             strict=True,
         )
     ]
@@ -181,21 +262,70 @@ def confusion_of(evaluation: Evaluation) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------- pictures
 
 
+class Shown(Protocol):
+    """An image and what it was taken for, such as a mistake."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 [H, W, 3], RGB."""
+
+    @property
+    def name(self) -> str:
+        """The file, or what else the image is called."""
+
+    @property
+    def truth(self) -> str:
+        """The true class."""
+
+    @property
+    def predicted(self) -> str:
+        """The predicted class."""
+
+    @property
+    def confidence(self) -> float:
+        """The predicted class's probability, in 0..1."""
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A mistake with its image as a data URI."""
+    """An image as a data URI with what it was taken for, and its heat map where there is one."""
 
-    mistake: Mistake
+    shown: Shown
     uri: str
     pixelated: bool
+    overlay: str | None = None
+    explained: str = ""
+
+    @property
+    def has_overlay(self) -> bool:
+        """Whether there is a heat map."""
+        return self.overlay is not None
+
+    @property
+    def right(self) -> bool:
+        """Whether it was taken for what it is."""
+        return self.shown.truth == self.shown.predicted
 
     @classmethod
-    def of(cls, mistake: Mistake) -> "Picture":
-        """Scaled down where it is large."""
-        image = Image.fromarray(mistake.image).convert("RGB")
-        pixelated = max(image.size) < _PIXELATED_BELOW
-        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-        return cls(mistake, data_uri(image, "png" if pixelated else "jpeg"), pixelated)
+    def of(cls, shown: Shown, overlay: np.ndarray | None = None, explained: str = "") -> "Picture":
+        """Scaled down where it is large.
+
+        Args:
+            shown: the image.
+            overlay: uint8 [H, W, 3], the image under its heat map; None for none.
+            explained: the class whose heat that is.
+        """
+        uri, pixelated = _picture_uri(shown.image)
+        heat = None if overlay is None else _picture_uri(overlay)[0]
+        return cls(shown, uri, pixelated, heat, explained)
+
+
+def _picture_uri(pixels: np.ndarray) -> tuple[str, bool]:
+    """The data URI, and whether it is so small that its pixels may show."""
+    image = Image.fromarray(pixels).convert("RGB")
+    pixelated = max(image.size) < _PIXELATED_BELOW
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return data_uri(image, "png" if pixelated else "jpeg"), pixelated
 
 
 def data_uri(image: Image.Image, kind: str) -> str:
@@ -208,9 +338,9 @@ def data_uri(image: Image.Image, kind: str) -> str:
 # ------------------------------------------------------------------------------------------ text
 
 
-def percent(share: float) -> str:
-    """With one digit behind the point."""
-    return f"{share:.1%}"
+def percent(share: float | None) -> str:
+    """With one digit behind the point; a dash for none."""
+    return "–" if share is None or math.isnan(share) else f"{share:.1%}"
 
 
 def confidence(share: float) -> str:
@@ -229,6 +359,9 @@ def setting(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {setting(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
+        if len(value) > _MOST_LISTED:
+            shown = ", ".join(map(setting, value[:_MOST_LISTED]))
+            return f"{shown}, … ({len(value):,} in all)"
         # Such as the shapes of several inputs.
         whole = value and all(isinstance(item, int) for item in value)
         return (" x " if whole and isinstance(value, list) else ", ").join(map(setting, value))

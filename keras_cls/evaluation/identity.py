@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_cls.data.datasets import LabelledDataset
 from keras_cls.data.opening import fingerprint
 from keras_cls.data.pipeline import ImageStream
 from keras_cls.data.scanning import ScannedImages
@@ -35,11 +36,11 @@ def identity(
         "protocol": {
             **question.protocol.to_dict(),
             "scales": list(question.scales),
-            "among": None if question.among is None else question.among.tolist(),
+            "among": None if question.task.among is None else question.task.among.tolist(),
             "ensembles": [len(each) for each in ensembles],
         },
     }
-    return key, None not in digests and isinstance(stream, ScannedImages)
+    return key, None not in digests and not isinstance(stream, LabelledDataset)
 
 
 def content_digest(stream: ImageStream) -> str:

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from keras_cls.data.pipeline import ImageStream, image_loader, input_pixels, items_in_order
 from keras_cls.errors import DataError
-from keras_cls.evaluation.metrics import Mistake, records_of, worst_mistakes
+from keras_cls.evaluation.metrics import Mistake
 from keras_cls.evaluation.scoring import Member
+from keras_cls.evaluation.tasks import Task
 from keras_cls.evaluation.views import CropProtocol, Protocol, prepared_views
 from keras_cls.preprocessing import Preprocessing, resize_and_crop
 
@@ -28,25 +29,16 @@ class Question:
     """What is asked of the members about each image.
 
     Attributes:
-        labels: the classes' names, of all K.
+        task: for its one class, or for all that it shows; among which.
         protocol: which views of an image are averaged.
         scales: shorter sides in pixels; empty for the protocol's own.
-        among: int64 [k], the classes to which the answer is restricted, sorted; None for all.
         batch_size: how many views go through a network at once.
     """
 
-    labels: tuple[str, ...]
+    task: Task
     protocol: Protocol
     scales: tuple[int, ...]
-    among: np.ndarray | None
     batch_size: int
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The names of the classes that an answer may be."""
-        if self.among is None:
-            return self.labels
-        return tuple(self.labels[index] for index in self.among)
 
     def described(self, networks: int) -> str:
         """The protocol in a few words."""
@@ -55,8 +47,8 @@ class Question:
             words.append(f"at {', '.join(map(str, self.scales))} pixels")
         if networks > 1:
             words.append(f"of {networks} networks")
-        if self.among is not None:
-            words.append(f"among {len(self.among)} classes")
+        if self.task.among is not None:
+            words.append(f"among {len(self.task.among)} classes")
         return " ".join(words)
 
     @property
@@ -70,15 +62,17 @@ class Question:
 class WorstPictures:
     """Pictures of the most confident wrong answers so far, for data that is seen only once."""
 
-    def __init__(self, limit: int = MISTAKES_SHOWN) -> None:
+    def __init__(self, task: Task, limit: int = MISTAKES_SHOWN) -> None:
+        self._task = task
         self._limit = limit
         self._heap: list[tuple[float, int, Any]] = []
 
     def add(self, records: np.ndarray, pixels: np.ndarray, first: int) -> None:
         """Take note of a batch: records [n], uint8 [n, H, W, c], the number of its first image."""
-        for place in np.flatnonzero(records["rank"] > 0).tolist():
+        confidence = self._task.confidence_in_wrong(records)
+        for place in np.flatnonzero(confidence).tolist():
             # No two images have one number: pictures are never compared.
-            entry = (float(records["scores"][place, 0]), -(first + place), pixels[place])
+            entry = (float(confidence[place]), -(first + place), pixels[place])
             if len(self._heap) < self._limit:
                 heapq.heappush(self._heap, entry)
             else:
@@ -106,8 +100,7 @@ def judged(
         pictures: told of each batch, one for each column of the records.
 
     Yields:
-        A batch's records, :data:`~keras_cls.evaluation.metrics.RECORD` ``[n, R]``, a column for
-        each ensemble.
+        A batch's records, of the task's type, ``[n, R]``, a column for each ensemble.
 
     Raises:
         DataError: an image that could be read a moment ago cannot be any more.
@@ -120,7 +113,7 @@ def judged(
         views, targets, *pixels = batch
         shown = dict(zip(rules, views, strict=True))
         scores = [_together(members, shown, question.batch_size) for members in ensembles]
-        columns = [_records(each, targets.numpy(), question, first) for each in scores]
+        columns = [question.task.records(each, targets.numpy(), first) for each in scores]
         for column, kept in zip(columns, pictures, strict=bool(pictures)):
             kept.add(column, pixels[0].numpy(), first)
         first += len(targets)
@@ -188,23 +181,6 @@ def _next(batches: Iterator[Any], first: int) -> Any:
         ) from error
 
 
-def _records(
-    probabilities: np.ndarray, targets: np.ndarray, question: Question, first: int
-) -> np.ndarray:
-    if question.among is not None:
-        probabilities = restricted(probabilities, question.among)
-        targets = np.searchsorted(question.among, targets)
-    return records_of(probabilities, targets, question.answers, first)
-
-
-def restricted(probabilities: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Probabilities [N, K] -> [N, k] of the classes ``among``, given that it is one of them."""
-    kept = probabilities[:, among].astype(np.float64)
-    total = kept.sum(axis=1, keepdims=True)
-    # Where nothing is left after rounding, nothing is known.
-    return np.where(total > 0, kept / np.where(total > 0, total, 1), 1 / len(among))
-
-
 def mistakes_in(
     records: np.ndarray,
     stream: ImageStream,
@@ -214,18 +190,14 @@ def mistakes_in(
     pictures: WorstPictures | None,
 ) -> list[Mistake]:
     """The most confident wrong answers, with pictures as the network saw them."""
-    worst = worst_mistakes(records, MISTAKES_SHOWN)
+    confidence = question.task.confidence_in_wrong(records)
+    wrong = np.flatnonzero(confidence)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES_SHOWN]
     if pictures is None:
         seen = list(input_pixels(stream, rule, worst))
     else:
         seen = [pictures.of(index) for index in worst.tolist()]
     return [
-        Mistake(
-            image=picture[..., :3],
-            name=stream.name(index),
-            truth=question.answers[records["target"][index]],
-            predicted=question.answers[records["best"][index, 0]],
-            confidence=float(records["scores"][index, 0]),
-        )
+        question.task.mistake(records[index], picture[..., :3], stream.name(index))
         for index, picture in zip(worst.tolist(), seen, strict=True)
     ]

@@ -91,8 +91,8 @@ class Calibration:
         edges = np.linspace(0, 1, bins + 1)
         place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
         counts = np.bincount(place, minlength=bins)
-        mean = _ratio(np.bincount(place, confidence.astype(np.float64), bins), counts)
-        right = _ratio(np.bincount(place, correct.astype(np.float64), bins), counts)
+        mean = ratio(np.bincount(place, confidence.astype(np.float64), bins), counts)
+        right = ratio(np.bincount(place, correct.astype(np.float64), bins), counts)
         error = float(np.sum(counts * np.abs(right - mean)) / max(len(confidence), 1))
         return cls(error, edges, counts, mean, right)
 
@@ -205,7 +205,7 @@ class Evaluation:
                 ``probabilities`` are none.
         """
         probabilities, targets = np.asarray(probabilities), np.asarray(targets)
-        _require_some_image(len(targets), unreadable)
+        require_some_image(len(targets), unreadable)
         return cls.from_records(records_of(probabilities, targets, labels), labels, unreadable)
 
     @classmethod
@@ -224,7 +224,7 @@ class Evaluation:
         Raises:
             DataError: there is no image.
         """
-        _require_some_image(len(records), unreadable)
+        require_some_image(len(records), unreadable)
         class_count = len(labels)
         predictions, ranks = records["best"][:, 0], records["rank"]
         confusion = _confusion(records["target"].astype(np.int64), predictions, class_count)
@@ -236,9 +236,9 @@ class Evaluation:
             top5=float(np.mean(ranks < 5)) if class_count >= _LEAST_CLASSES_FOR_TOP5 else None,
             loss=_cross_entropy(records["truth_score"]),
             confusion=confusion,
-            precision=_ratio(correct, predicted),
-            recall=_ratio(correct, support),
-            f1=_ratio(2 * correct, predicted + support),
+            precision=ratio(correct, predicted),
+            recall=ratio(correct, support),
+            f1=ratio(2 * correct, predicted + support),
             support=support,
             calibration=Calibration.of(records["scores"][:, 0], ranks == 0),
             unreadable=tuple(unreadable),
@@ -352,6 +352,25 @@ def records_of(
     return records
 
 
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """How well each class's scores rank the images that show it before those that do not.
+
+    The area under the precision-recall curve, without interpolation; scikit-learn's
+    ``average_precision_score``. Its mean over the classes, ``np.nanmean``, is the mAP.
+
+    Args:
+        scores: float [N, K], probabilities or logits: only their order counts.
+        targets: [N, K] of zeros and ones, of any numeric dtype or bool.
+
+    Returns:
+        float64 [K], each the sum over the distinct scores of (rise of recall) x (precision); nan
+        for a class that no image shows.
+    """
+    shown = np.asarray(targets) > 0
+    columns = zip(np.asarray(scores).T, shown.T, strict=True)
+    return np.array([_average_precision(column, truth) for column, truth in columns], np.float64)
+
+
 def worst_mistakes(records: np.ndarray, limit: int) -> np.ndarray:
     """The places of the most confident wrong answers, int64 [at most limit], the worst first."""
     wrong = np.flatnonzero(records["rank"] > 0)
@@ -359,7 +378,8 @@ def worst_mistakes(records: np.ndarray, limit: int) -> np.ndarray:
     return wrong[order[:limit]]
 
 
-def _require_some_image(count: int, unreadable: Sequence[ImageError]) -> None:
+def require_some_image(count: int, unreadable: Sequence[ImageError]) -> None:
+    """Refuse results of nothing."""
     if count == 0 and unreadable:
         raise DataError(
             f"no image to evaluate: all {len(unreadable)} are unreadable, the first: "
@@ -390,15 +410,7 @@ def _require_matching(
 
 
 def _require_probabilities(probabilities: np.ndarray, before: int) -> None:
-    if probabilities.dtype.kind != "f":
-        raise ConfigError(f"probabilities have dtype {probabilities.dtype}: they must be floats")
-    finite = np.isfinite(probabilities).all(axis=1)
-    if not finite.all():
-        image = before + int(np.flatnonzero(~finite)[0])
-        raise ConfigError(
-            f"probabilities of image {image} hold NaN or infinity: the model has diverged; train "
-            "with a lower learning rate"
-        )
+    require_finite(probabilities, before)
     sums = probabilities.sum(axis=1, dtype=np.float64)
     valid = (probabilities >= 0).all(axis=1) & (abs(sums - 1) <= _SUM_TOLERANCE)
     if not valid.all():
@@ -410,11 +422,36 @@ def _require_probabilities(probabilities: np.ndarray, before: int) -> None:
         )
 
 
+def require_finite(probabilities: np.ndarray, before: int) -> None:
+    """Refuse probabilities [N, C] that are no numbers; ``before`` images came earlier."""
+    if probabilities.dtype.kind != "f":
+        raise ConfigError(f"probabilities have dtype {probabilities.dtype}: they must be floats")
+    finite = np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
+        image = before + int(np.flatnonzero(~finite)[0])
+        raise ConfigError(
+            f"probabilities of image {image} hold NaN or infinity: the model has diverged; train "
+            "with a lower learning rate"
+        )
+
+
 def _ranks(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Place of the true class, int64 [N], 0 for the most probable, as a stable sort has it."""
     true = np.take_along_axis(probabilities, targets[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < targets[:, None]
     return ((probabilities > true) | ((probabilities == true) & earlier)).sum(axis=1)
+
+
+def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    positives = int(truth.sum())
+    if positives == 0:
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    # Images of one score are ranked together: figures are taken behind the last of them.
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    found = np.cumsum(truth[order])[last]
+    return float(np.sum(np.diff(found, prepend=0) * found / (last + 1)) / positives)
 
 
 def _confusion(targets: np.ndarray, predictions: np.ndarray, class_count: int) -> np.ndarray:
@@ -427,6 +464,6 @@ def _cross_entropy(true: np.ndarray) -> float:
     return float(-np.log(np.clip(true.astype(np.float64), _LEAST_PROBABILITY, 1.0)).mean())
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Float64 quotients, 0 where the denominator is 0 (as is then each numerator here)."""
     return numerator / np.maximum(denominator, 1)

@@ -207,7 +207,7 @@ def reproduce(
         classifier, said = _classifier(spec, chosen, size)
         for views in protocols:
             if views.size == size:
-                measured[views] = evaluate(
+                found = evaluate(
                     classifier,
                     data,
                     crops=_PROTOCOLS[views.crops],
@@ -217,6 +217,8 @@ def reproduce(
                     strict=strict,
                     quiet=quiet,
                 )
+                assert isinstance(found, Evaluation)  # published weights give one class an image
+                measured[views] = found
     published_images = _PUBLISHED_IMAGES[spec.num_classes]
     return Reproduction(
         network=network,

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_cls.data.manifests import SEPARATOR
 from keras_cls.evaluation.metrics import BEST, Evaluation
+from keras_cls.evaluation.multi_label import THRESHOLD, MultiLabelEvaluation, names_where
+from keras_cls.evaluation.multi_label_page import write_multi_label_page
 from keras_cls.evaluation.page import write_page
+from keras_cls.evaluation.tasks import Result
 from keras_cls.files import new_file, write_text
 
 EVALUATION_FILE = "evaluation.json"
@@ -21,7 +25,7 @@ PAGE_FILE = "evaluation.html"
 
 def write_results(
     folder: Path,
-    evaluation: Evaluation,
+    evaluation: Result,
     records: np.ndarray,
     name: Callable[[int], str],
     *,
@@ -40,9 +44,16 @@ def write_results(
     """
     content = {**evaluation.to_dict(), "settings": dict(settings)}
     write_text(folder / EVALUATION_FILE, _json_text(content))
-    _write_csv(folder / PREDICTIONS_FILE, _prediction_rows(evaluation.labels, records, name))
-    _write_csv(folder / CLASSES_FILE, _class_rows(evaluation))
-    write_page(folder / PAGE_FILE, evaluation, title=title, settings=settings)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        predictions = _multi_label_prediction_rows(evaluation.labels, records, name)
+        classes = _multi_label_class_rows(evaluation)
+        write_multi_label_page(folder / PAGE_FILE, evaluation, title=title, settings=settings)
+    else:
+        predictions = _prediction_rows(evaluation.labels, records, name)
+        classes = _class_rows(evaluation)
+        write_page(folder / PAGE_FILE, evaluation, title=title, settings=settings)
+    _write_csv(folder / PREDICTIONS_FILE, predictions)
+    _write_csv(folder / CLASSES_FILE, classes)
 
 
 def _json_text(content: Mapping[str, Any]) -> str:
@@ -72,6 +83,43 @@ def _class_rows(evaluation: Evaluation) -> Iterable[Sequence[object]]:
     for number, label in enumerate(evaluation.labels):
         figures = [f"{column[number]:.6g}" for column in columns]
         yield [label, int(evaluation.support[number]), *figures]
+
+
+def _multi_label_prediction_rows(
+    labels: Sequence[str], records: np.ndarray, name: Callable[[int], str]
+) -> Iterable[Sequence[object]]:
+    """All true and all predicted classes, as in a manifest, and the best of them with scores."""
+    kept = min(BEST, len(labels))
+    places = range(1, kept + 1)
+    yield [
+        "file",
+        "labels",
+        "predicted",
+        *(f"best_{n}" for n in places),
+        *(f"score_{n}" for n in places),
+    ]
+    for index, (truth, scores) in enumerate(records):
+        best = np.argsort(-scores, kind="stable")[:kept].tolist()
+        yield [
+            name(index),
+            SEPARATOR.join(names_where(truth, labels)),
+            SEPARATOR.join(names_where(scores >= THRESHOLD, labels)),
+            *(labels[number] for number in best),
+            *(f"{scores[number]:.6g}" for number in best),
+        ]
+
+
+def _multi_label_class_rows(evaluation: MultiLabelEvaluation) -> Iterable[Sequence[object]]:
+    yield ["label", "images", "average_precision", "precision", "recall", "f1"]
+    columns = (
+        evaluation.average_precision,
+        evaluation.precision,
+        evaluation.recall,
+        evaluation.f1,
+    )
+    for number, label in enumerate(evaluation.labels):
+        figures = ["" if np.isnan(c[number]) else f"{c[number]:.6g}" for c in columns]
+        yield [label, int(evaluation.counts[number]), *figures]
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:

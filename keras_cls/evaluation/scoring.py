@@ -24,7 +24,8 @@ class Scorer(Protocol):
     """Whatever can be evaluated: a :class:`~keras_cls.Classifier`, or any other runtime's model.
 
     An evaluation that is to go on after a kill also asks for ``digest() -> str``, which tells one
-    model from another.
+    model from another. Where an attribute ``multi_label`` is true, the probabilities are those of
+    a yes for each class; else they sum to 1.
     """
 
     @property
@@ -72,6 +73,11 @@ def name_of(scorer: Scorer) -> str:
     return scorer.architecture if isinstance(scorer, Classifier) else type(scorer).__name__
 
 
+def is_multi_label(scorer: Scorer) -> bool:
+    """Whether an image may show any number of its classes instead of exactly one."""
+    return bool(getattr(scorer, "multi_label", False))
+
+
 def digest_of(scorer: Scorer) -> str | None:
     """What tells it from others; None where nothing does."""
     digest = getattr(scorer, "digest", None)
@@ -117,9 +123,17 @@ def members(
     """Scorers of the same classes, ready to be judged by one protocol.
 
     Raises:
-        ConfigError: their classes differ, or one of them cannot be judged so.
+        ConfigError: their classes differ, only some are multi-label, or one of them cannot be
+            judged so.
     """
     labels = checked_labels(scorers[0].labels)
+    for place, scorer in enumerate(scorers):
+        if is_multi_label(scorer) != is_multi_label(scorers[0]):
+            raise ConfigError(
+                f"classifier {place + 1} ({name_of(scorer)}) is "
+                f"{'' if is_multi_label(scorer) else 'not '}multi-label, other than the first: "
+                "their probabilities cannot be judged together"
+            )
     return [
         Member(
             scorer,

@@ -1,8 +1,6 @@
 """Carrying trained weights over to other classes: which layers learn when, and how fast."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -27,7 +25,10 @@ class Stages:
                 smallest, stage = shape[1], stage + 1
             stages.update({variable.path: stage for variable in layer.trainable_variables})
         head = [layer for layer in model.layers if layer.trainable_variables][-1]
-        self._share = {p: settings.layer_decay ** (stage + 1 - n) for p, n in stages.items()}
+        self._share = {
+            path: settings.body_rate * settings.layer_decay ** (stage - number)
+            for path, number in stages.items()
+        }
         self._head = {variable.path for variable in head.trainable_variables}
 
     @property
@@ -46,34 +47,8 @@ class Stages:
         self._body.assign(0.0 if epoch < round(self._settings.head_first * epochs) else 1.0)
 
 
-class StageSwitch(keras.callbacks.Callback):
-    """Tells the stages which epoch it is."""
-
-    def __init__(self, stages: Stages, epochs: int) -> None:
-        super().__init__()
-        self._stages = stages
-        self._epochs = epochs
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Switch."""
-        self._stages.begin_epoch(epoch, self._epochs)
-
-
 def set_statistics_frozen(model: keras.Model, frozen: bool) -> None:
-    """Keep batch normalization as in inference, or let it learn again."""
+    """Keep batch normalization as in inference, or let it learn."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = not frozen
-
-
-@contextmanager
-def unfrozen(model: keras.Model) -> Iterator[None]:
-    """The model as it is kept: what was frozen for one training is not so for the next."""
-    frozen = [layer for layer in model.layers if not layer.trainable]
-    for layer in frozen:
-        layer.trainable = True
-    try:
-        yield
-    finally:
-        for layer in frozen:
-            layer.trainable = False

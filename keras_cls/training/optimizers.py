@@ -6,15 +6,16 @@ takes ``learning rate * decay * w`` from the weights beside the step. ``Sgd`` an
 former, ``AdamW`` the latter.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
 
 Decays: TypeAlias = Literal["kernels", "all"]
-_UNDECAYED = ("bias", "gamma", "beta")
+_NORM_BIAS = "beta"
+_UNDECAYED = ("bias", "gamma", _NORM_BIAS)
 
 # A variable's share of the learning rate.
 Multiplier: TypeAlias = Callable[[keras.Variable], float]
@@ -22,10 +23,19 @@ Multiplier: TypeAlias = Callable[[keras.Variable], float]
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum.
+
+    Attributes:
+        momentum: how much of the velocity is left after a step.
+        nesterov: take the step from where the velocity leads.
+        velocity: what it sums up: ``"steps"``, each at the rate of its time (AlexNet's paper,
+            Caffe, Keras), or ``"gradients"``, all at the rate of today (PyTorch). At a constant
+            rate both are the same.
+    """
 
     momentum: float = 0.9
     nesterov: bool = False
+    velocity: Literal["steps", "gradients"] = "steps"
     scaling = 1.0  # the learning rate grows with the batch (arXiv:1706.02677)
 
 
@@ -52,6 +62,39 @@ class AdamW:
 Method: TypeAlias = Sgd | RmsProp | AdamW
 
 
+@dataclass(frozen=True)
+class Rates:
+    """What sets the learning rates of variables apart.
+
+    Attributes:
+        multiplier: each variable's share of the rate; None for all the whole.
+        norm_bias: the rate of normalization's biases as a multiple of the others'. Their decay is
+            divided by it: what a step takes from them stays as it is.
+        stops: the step from which on a variable, named by its path, learns no more.
+    """
+
+    multiplier: Multiplier | None = None
+    norm_bias: float = 1.0
+    stops: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, learning_rate: Any, variable: keras.Variable, step: Any) -> Any:
+        """The variable's rate in a step, counted from 0."""
+        if self.multiplier is not None:
+            learning_rate = learning_rate * self.multiplier(variable)
+        if variable.path in self.stops:
+            learns = step < self.stops[variable.path]
+            learning_rate = keras.ops.where(learns, learning_rate, 0.0)
+        multiple = self.multiple(variable)
+        return learning_rate if multiple == 1 else learning_rate * multiple
+
+    def multiple(self, variable: keras.Variable) -> float:
+        """What the rate is multiplied by, and the decay divided."""
+        return self.norm_bias if variable.name == _NORM_BIAS else 1.0
+
+
+EQUAL_RATES = Rates()
+
+
 def make_optimizer(
     method: Method,
     learning_rate: Any,
@@ -60,7 +103,7 @@ def make_optimizer(
     *,
     clip_norm: float | None = None,
     ema: float | None = None,
-    multiplier: Multiplier | None = None,
+    rates: Rates = EQUAL_RATES,
 ) -> keras.Optimizer:
     """A fresh Keras optimizer.
 
@@ -72,7 +115,7 @@ def make_optimizer(
         clip_norm: the largest norm of all gradients together; None for no limit.
         ema: the momentum of the moving average of the weights, to which it rises; None for no
             average.
-        multiplier: each variable's share of the learning rate; None for all the whole.
+        rates: what sets the learning rates of variables apart.
     """
     common = {
         "name": type(method).__name__.lower(),
@@ -84,6 +127,7 @@ def make_optimizer(
     match method:
         case Sgd():
             optimizer = _Sgd(momentum=method.momentum, nesterov=method.nesterov, **common)
+            optimizer.velocity = method.velocity
             optimizer.l2 = weight_decay
         case RmsProp():
             optimizer = _RmsProp(
@@ -99,64 +143,98 @@ def make_optimizer(
             )
             optimizer.decoupled = weight_decay
     optimizer.undecayed = _UNDECAYED if decays == "kernels" else ()
-    optimizer.multiplier = multiplier
+    optimizer.rates = rates
     return optimizer
 
 
 class _Extended(keras.optimizers.Optimizer):
-    """What Keras' optimizers lack: decay through the gradient, and a rate for each variable."""
+    """What Keras' optimizers lack: decay through the gradient, and rates for each variable.
+
+    On several replicas gradients are added up first, so that clipping and decay see what they would
+    see on one.
+    """
 
     l2 = 0.0
     decoupled = 0.0
     undecayed: tuple[str, ...] = ()
-    multiplier: Multiplier | None = None
+    rates: Rates = EQUAL_RATES
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
-        """Add the decay's gradient first; each replica its part, as gradients are summed."""
-        variables = (
+        """Add up the replicas' gradients, then the decay's."""
+        variables = list(
             self._trainable_variables if trainable_variables is None else trainable_variables
         )
-        variables = list(variables)
-        if self.l2:
-            share = self.l2 / tf.distribute.get_strategy().num_replicas_in_sync
-            grads = [
-                grad
-                if grad is None or variable.name in self.undecayed
-                else grad + keras.ops.cast(share * variable, grad.dtype)
-                for grad, variable in zip(grads, variables, strict=True)
-            ]
+        added = super()._all_reduce_sum_gradients(zip(grads, variables, strict=True))
+        grads = [grad if grad is None else self._decayed(grad, v) for grad, v in added]
         return super().apply(grads, variables)
 
-    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+    def _decayed(self, gradient: Any, variable: keras.Variable) -> Any:
+        """The gradient with that of the variable's own penalty."""
+        if not self.l2 or variable.name in self.undecayed:
+            return gradient
+        penalty = self.l2 / self.rates.multiple(variable) * variable
+        return gradient + keras.ops.cast(penalty, gradient.dtype)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # apply() has done it
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Keras' own step at the variable's own rate, then the average."""
+        # Within a distribution strategy it is TensorFlow's variable, which knows no path.
+        index = self._get_variable_index(variable)
+        known = self._trainable_variables[index]
+        learning_rate = self.rates.at(learning_rate, known, self.iterations)
+        if self.decoupled and known.name not in self.undecayed:
+            rate = keras.ops.cast(learning_rate, variable.dtype)
+            decay = self.decoupled / self.rates.multiple(known)
+            self.assign_sub(variable, rate * decay * variable)
+        super().update_step(gradient, variable, learning_rate)
+        if self.use_ema:
+            average = self._model_variables_moving_average[index]
+            share = keras.ops.cast(self._average_momentum(), variable.dtype)
+            self.assign(average, share * average + (1 - share) * variable)
+
+    def _average_momentum(self) -> Any:
         """As TensorFlow's ExponentialMovingAverage with ``num_updates``, which TF-slim uses.
 
         After n steps the momentum is (1 + n) / (10 + n) at most: else the average of a short run
         would be little more than its first weights.
         """
-        if not self.use_ema:
-            return
         steps = keras.ops.cast(self.iterations, "float32")
         rising = keras.ops.minimum(self.ema_momentum, (1 + steps) / (10 + steps))
-        momentum = keras.ops.where(steps == 0, 0.0, rising)
-        for variable, average in zip(
-            trainable_variables, self._model_variables_moving_average, strict=True
-        ):
-            share = keras.ops.cast(momentum, variable.dtype)
-            average.assign(share * average + (1 - share) * variable)
+        return keras.ops.where(steps == 0, 0.0, rising)
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Keras' own step at the variable's own rate."""
-        # Within a distribution strategy it is TensorFlow's variable, which knows no path.
-        known = self._trainable_variables[self._get_variable_index(variable)]
-        if self.multiplier is not None:
-            learning_rate = learning_rate * self.multiplier(known)
-        if self.decoupled and known.name not in self.undecayed:
-            rate = keras.ops.cast(learning_rate, variable.dtype)
-            self.assign_sub(variable, rate * self.decoupled * variable)
-        super().update_step(gradient, variable, learning_rate)
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+        """update_step() has done it, where a strategy allows it."""
 
 
-class _Sgd(_Extended, keras.optimizers.SGD):
+class _FusedSgd(keras.optimizers.SGD):
+    """Keras' SGD, one operation a variable where that takes six."""
+
+    velocity = "steps"
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        """Change the variable and its velocity in place."""
+        rate = tf.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
+        if not self.momentum:
+            variable.assign_sub(rate * gradient)
+            return
+        apply = {
+            "steps": tf.raw_ops.ResourceApplyKerasMomentum,
+            "gradients": tf.raw_ops.ResourceApplyMomentum,
+        }[self.velocity]
+        apply(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.constant(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
+
+
+class _Sgd(_Extended, _FusedSgd):
     pass
 
 

@@ -1,78 +1,68 @@
-"""Writes a run's folder epoch by epoch, so that nothing is lost."""
+"""Writes a run's folder, so that nothing is lost."""
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import keras
-
-from keras_cls.classifier import Classifier
-from keras_cls.errors import TrainingDivergedError
-from keras_cls.files import new_file
-from keras_cls.training.averaging import averaged
-from keras_cls.training.fine_tuning import unfrozen
+from keras_cls.training.checkpoint import save_checkpoint
+from keras_cls.training.figures import Figures
 from keras_cls.training.run_folder import RunFolder, RunState
+from keras_cls.training.trainee import Trainee
 
 
-class Recorder(keras.callbacks.Callback):
-    """Keeps the last checkpoint, the best classifier and the history after every epoch."""
+class Recorder:
+    """Keeps the state of the run, in memory and, where it is the one to write, on disk.
+
+    Args:
+        folder: the run's.
+        state: how far it is; brought up to date.
+        trainee: what is trained.
+        writes: whether this process writes; of several workers only the chief does.
+    """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        state: RunState,
-        classifier: Classifier,
-        learning_rate: Callable[[], float],
-        seed: int,
+        self, folder: RunFolder, state: RunState, trainee: Trainee, *, writes: bool = True
     ) -> None:
-        super().__init__()
         self._folder = folder
         self._state = state
-        self._classifier = classifier
-        self._learning_rate = learning_rate
-        self._seed = seed
-        self._begun = 0.0
+        self._trainee = trainee
+        self._writes = writes
+        self.last_checkpoint = time.monotonic()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start the clock, and dropout's draws: they depend on the seed and the epoch alone."""
-        self._begun = time.monotonic()
-        for number, generator in enumerate(_seed_generators(self.model)):
-            generator.state.assign([self._seed + number, epoch << 16])
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Write everything, and last of all the state that speaks of it."""
-        figures = {key: float(value) for key, value in (logs or {}).items()}
-        if not all(math.isfinite(value) for value in figures.values()):
-            raise TrainingDivergedError(
-                f"training diverged: the loss is no longer a number in epoch {epoch + 1}. Lower "
-                "the learning rate (another recipe), or look for faulty images or labels"
-            )
-        row = {
-            "epoch": epoch + 1,
-            **figures,
-            "learning_rate": self._learning_rate(),
-            "seconds": round(time.monotonic() - self._begun, 3),
-        }
+    def checkpoint(self, step: int, figures: Figures, seconds: dict[str, float]) -> None:
+        """Keep what there is in the middle of an epoch, after ``step`` of its steps."""
         state = self._state
+        state.step, state.sums, state.seconds = step, figures.sums.tolist(), dict(seconds)
+        self._write_checkpoint()
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Keep an epoch: its figures, the classifier if it is the best so far, the weights."""
+        state = self._state
+        begun = time.monotonic()
         state.history.append(row)
-        if state.best_epoch is None or _merit(row) > _merit(state.history[state.best_epoch - 1]):
-            state.best_epoch = epoch + 1
-            self._classifier.metrics = {k: v for k, v in row.items() if k != "seconds"}
-            state.best = self._folder.best_for(epoch + 1)
-            with averaged(self.model.optimizer), unfrozen(self._classifier.model):
-                self._classifier.save(self._folder.path / state.best)
-        state.checkpoint = self._folder.checkpoint_for(epoch + 1)
-        with new_file(self._folder.path / state.checkpoint) as file:
-            self.model.save_weights(file, overwrite=True)
-        self._folder.write_state(state)
+        state.step, state.sums, state.seconds = 0, [], {}
+        epoch = len(state.history)
+        if state.best_epoch is None or merit(row) > merit(state.history[state.best_epoch - 1]):
+            state.best_epoch = epoch
+            state.best = self._folder.best_for(epoch)
+            classifier = self._trainee.classifier
+            classifier.metrics = {k: v for k, v in row.items() if not k.endswith("seconds")}
+            if self._writes:
+                classifier.save(self._folder.path / state.best)
+        self._write_checkpoint(row, begun)
+
+    def _write_checkpoint(
+        self, row: dict[str, float] | None = None, begun: float | None = None
+    ) -> None:
+        state = self._state
+        state.checkpoint = self._folder.checkpoint_for(state.epochs_done, state.step)
+        if self._writes:
+            save_checkpoint(self._folder.path / state.checkpoint, self._trainee.variables)
+        if row is not None and begun is not None:
+            row["saving_seconds"] = round(time.monotonic() - begun, 3)
+        if self._writes:
+            self._folder.write_state(state)
+        self.last_checkpoint = time.monotonic()
 
 
-def _seed_generators(model: keras.Model) -> Iterator[keras.random.SeedGenerator]:
-    """What dropout and its like draw from; a checkpoint does not hold it."""
-    for layer in model._flatten_layers():
-        yield from layer._seed_generators
-
-
-def _merit(row: dict[str, float]) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]
+def merit(row: dict[str, float]) -> tuple[float, float]:
+    """What makes an epoch better than another: the more of it, the better."""
+    return row.get("val_map", row["val_accuracy"]), -row["val_loss"]

@@ -1,11 +1,12 @@
 """``train()``: one call from labelled images to a run folder."""
 
+import json
 import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 import keras
 import numpy as np
@@ -13,7 +14,9 @@ import tensorflow as tf
 from rich.console import Console
 
 from keras_cls.architectures import list_models, model_spec
-from keras_cls.classifier import BATCH_SIZE, Classifier, load
+from keras_cls.classifier import Classifier, load
+from keras_cls.data.balance import class_weights, describe_imbalance, positive_weights
+from keras_cls.data.broken import BrokenImages
 from keras_cls.data.opening import (
     TrainingData,
     describe_data,
@@ -22,36 +25,40 @@ from keras_cls.data.opening import (
 )
 from keras_cls.data.pipeline import (
     ImageStream,
+    Part,
     evaluation_batches,
-    evaluation_pixels,
     input_pixels,
     steps_per_epoch,
     training_batches,
-    with_shares,
 )
 from keras_cls.data.scanning import describe_unreadable
-from keras_cls.errors import ConfigError, DataError
-from keras_cls.evaluation import Evaluation
-from keras_cls.files import sole_owner
+from keras_cls.errors import ConfigError
+from keras_cls.files import sole_owner, write_json
 from keras_cls.labels import checked_labels
-from keras_cls.preprocessing import normalize
-from keras_cls.training.averaging import JudgeAveraged
-from keras_cls.training.fine_tuning import Stages, StageSwitch, set_statistics_frozen
+from keras_cls.training.checkpoint import load_checkpoint
+from keras_cls.training.cluster import Workers, describe_strategy, lost_peers_named, make_strategy
+from keras_cls.training.examining import examine
+from keras_cls.training.failures import disk_errors_named, training_errors_named
+from keras_cls.training.judge import Judge
+from keras_cls.training.loop import Plan, Watcher, run_epochs
+from keras_cls.training.precision import choose_precision
 from keras_cls.training.progress import ScanProgress, TrainingProgress
 from keras_cls.training.recipes import (
-    Recipe,
     checked_epochs,
     choose_batch_size,
     choose_recipe,
 )
 from keras_cls.training.recorder import Recorder
-from keras_cls.training.report import Mistake, write_report
+from keras_cls.training.report import write_report
 from keras_cls.training.run_folder import History, RunFolder, RunState, default_run_folder
-from keras_cls.training.trainee import DropPathGrowth, Trainee
-from keras_cls.weights import create_model
+from keras_cls.training.starting import starting_classifier
+from keras_cls.training.stopping import stop_requests
+from keras_cls.training.tensorboard import TensorBoard
+from keras_cls.training.trainee import Trainee
+
+Imbalance: TypeAlias = Literal["weights", "resample"]
 
 _SAMPLE_IMAGES = 16
-_MISTAKES_SHOWN = 24
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,11 @@ class TrainingRun:
     """A finished run.
 
     Attributes:
-        classifier: the best epoch's, by validation accuracy, then validation loss.
-        history: a row an epoch with ``epoch``, ``loss``, ``accuracy``, ``val_loss``,
-            ``val_accuracy``, ``learning_rate`` and ``seconds``.
+        classifier: the best epoch's, by validation accuracy, then validation loss; multi-label: by
+            mean average precision.
+        history: a row an epoch with ``epoch``, ``loss``, ``accuracy``, ``top5`` (of more than five
+            classes), the same with ``val_``, ``learning_rate``, ``seconds`` and what they went
+            into.
         directory: the run folder.
         report: the HTML report in it.
     """
@@ -70,6 +79,64 @@ class TrainingRun:
     history: History
     directory: Path
     report: Path
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, checked as far as it can be before the data is there."""
+
+    model: str | Classifier
+    data: Any
+    validation: Any
+    epochs: int
+    batch_size: int | None
+    input_shape: list[int] | None
+    weights: str | os.PathLike[str] | None
+    recipe: str
+    precision: str
+    imbalance: Imbalance | None
+    seed: int
+    labels: list[str] | None
+    multi_label: bool | None
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        if isinstance(self.model, Classifier):
+            return self.model.architecture
+        return model_spec(self.model).name
+
+    def settings(self) -> dict[str, Any]:
+        """What a run that goes on must have been asked for too, as plain JSON types."""
+        start = self.model
+        return {
+            "model": f"classifier {start.digest()}" if isinstance(start, Classifier) else self.name,
+            "data": describe_data(self.data),
+            "validation": describe_data(self.validation),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "input_shape": self.input_shape,
+            "weights": None if self.weights is None else str(self.weights),
+            "recipe": self.recipe,
+            "precision": self.precision,
+            "imbalance": self.imbalance,
+            "seed": self.seed,
+            "labels": self.labels,
+            "multi_label": self.multi_label,
+        }
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Where and how the run goes: what may be another the next time it goes on."""
+
+    folder: RunFolder
+    strategy: tf.distribute.Strategy
+    workers: Workers
+    checkpoint_minutes: float
+    data_service: str | None
+    strict: bool
+    console: Console
 
 
 def train(
@@ -81,109 +148,149 @@ def train(
     input_shape: Sequence[int] | None = None,
     weights: str | os.PathLike[str] | None = None,
     recipe: str = "auto",
+    strategy: str | tf.distribute.Strategy = "auto",
+    precision: str = "auto",
     *,
     run_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     strict: bool = False,
     labels: Sequence[str] | None = None,
+    multi_label: bool | None = None,
+    imbalance: Imbalance | None = None,
+    checkpoint_minutes: float = 10.0,
+    data_service: str | None = None,
     quiet: bool = False,
 ) -> TrainingRun:
     """Train a network on labelled images.
 
     Called again with the same arguments and the same ``run_dir`` after a kill, it goes on from the
-    last whole epoch and ends as the undisturbed run would have; on a finished run it returns at
-    once. The random generators of Python, NumPy and Keras are seeded.
+    last checkpoint and ends as the undisturbed run would have; on a finished run it returns at
+    once. SIGTERM and Ctrl-C save, then stop. The random generators of Python, NumPy and Keras are
+    seeded.
 
     Args:
         model: a name of the registry; or a classifier to start from, or the folder of one or of a
             run: its weights start a new network, with a new head where the classes are others.
-        data: a folder of class folders, a manifest (.csv, .tsv, .jsonl), arrays (images, labels),
-            a ``tf.data.Dataset`` or ``"digits"``.
+        data: a folder of class folders, a manifest (.csv, .tsv, .jsonl), a folder of TFRecord
+            files, ``"tfds:NAME"``, arrays (images, labels), a ``tf.data.Dataset`` or ``"digits"``.
         validation: the same; or the share to hold out; None for the data's own validation part,
             or one fifth of each class.
         epochs: how often every image is seen.
-        batch_size: images a step; None leaves it to the recipe.
+        batch_size: images a step, on all devices together; None leaves it to the recipe.
         input_shape: (height, width, channels) of the network's input; None for the published one.
         weights: a file of weights to start from, or a source's name, as for
             :func:`keras_cls.create_model`; images are then prepared as these weights expect.
         recipe: a name of :data:`keras_cls.training.recipes.RECIPES`, or ``"auto"``, which picks by
             the network's input, the number of images and whether the weights were trained before.
+        strategy: the devices. ``"auto"``: TPUs, the workers that TF_CONFIG names, or all GPUs of
+            this machine; where there is none of them, one device. Or a ``tf.distribute.Strategy``.
+        precision: ``"float32"``, ``"bfloat16"`` (variables, loss and the classifier stay float32),
+            or ``"auto"``: bfloat16 where the hardware has it.
         run_dir: the run folder; None makes a new one under ``runs/``.
         seed: what the split, the initial weights, the order and the augmentation are drawn from.
         strict: stop at unreadable images instead of leaving them out and naming them.
         labels: the class names, where data or dataset hold integers.
+        multi_label: whether an image may have several classes, or none; None: as the data has it.
+        imbalance: what to do about uneven classes: ``"weights"`` lets rare ones count as much in
+            the loss, ``"resample"`` shows them as often; None: nothing but a warning.
+        checkpoint_minutes: the longest time without a checkpoint; there is one after every epoch.
+        data_service: the address of a ``tf.data`` service that prepares the batches,
+            ``"grpc://host:port"``.
         quiet: show no progress and no result; unreadable images are named all the same.
 
     Raises:
+        TrainingStoppedError: a signal asked for a stop; all is saved.
+        TrainingDivergedError: the loss is no number any more; what was kept before stays.
         UserError: DataError, ConfigError or ImageError: what is wrong with the arguments, the data
             or the run folder.
     """
-    console = Console(quiet=quiet, stderr=True, soft_wrap=True)
-    start = model if isinstance(model, Classifier) or _is_name(model) else load(model)
-    name = start.architecture if isinstance(start, Classifier) else model_spec(start).name
-    request = {
-        "model": f"classifier {start.digest()}" if isinstance(start, Classifier) else name,
-        "data": describe_data(data),
-        "validation": describe_data(validation),
-        "epochs": checked_epochs(epochs),
-        "batch_size": batch_size,
-        "input_shape": None if input_shape is None else _checked_shape(input_shape),
-        "weights": None if weights is None else str(weights),
-        "recipe": recipe,
-        "seed": _checked_seed(seed),
-        "labels": None if labels is None else list(checked_labels(labels)),
-    }
-    folder = RunFolder(default_run_folder(name) if run_dir is None else _checked_folder(run_dir))
-    folder.check(request)
+    folder = None if run_dir is None else RunFolder(_checked_folder(run_dir))
+    finished = folder is not None and folder.read_state().finished
+    # First of all: a cluster must be set up before TensorFlow does anything else. Of a finished
+    # run the other workers may be gone.
+    devices = tf.distribute.get_strategy() if finished else make_strategy(strategy)
+    with lost_peers_named():
+        workers = Workers(devices)
+        request = _Request(
+            model=model if isinstance(model, Classifier) or _is_name(model) else load(model),
+            data=data,
+            validation=validation,
+            epochs=checked_epochs(epochs),
+            batch_size=batch_size,
+            input_shape=None if input_shape is None else _checked_shape(input_shape),
+            weights=weights,
+            recipe=recipe,
+            precision=precision,
+            imbalance=_checked_imbalance(imbalance),
+            seed=_checked_seed(seed),
+            labels=None if labels is None else list(checked_labels(labels)),
+            multi_label=multi_label,
+        )
+        if folder is None and workers.count > 1:
+            raise ConfigError("several workers need a run_dir, on a volume that they share")
+        setting = _Setting(
+            folder or RunFolder(default_run_folder(request.name)),
+            devices,
+            workers,
+            _checked_minutes(checkpoint_minutes),
+            data_service,
+            strict,
+            Console(quiet=quiet or not workers.is_chief, stderr=True, soft_wrap=True),
+        )
+        with disk_errors_named(setting.folder.path):
+            return _train(request, setting)
+
+
+def _train(request: _Request, setting: _Setting) -> TrainingRun:
+    """Look at what the folder holds, own it, and run."""
+    folder, workers = setting.folder, setting.workers
+    folder.check(request.settings())
     state = folder.read_state()
     if state.finished:
-        console.print(f"{folder.path}: this run is finished; nothing to do")
+        setting.console.print(f"{folder.path}: this run is finished; nothing to do")
         return TrainingRun(load(folder.path), state.history, folder.path, folder.report)
-    with sole_owner(folder.path):
-        folder.remove_leftovers()
-        return _run(start, data, validation, request, folder, strict, console)
+    workers.agreed(json.dumps(request.settings(), sort_keys=True), "the arguments")
+    with sole_owner(folder.path) if workers.is_chief else nullcontext():
+        if workers.is_chief:
+            folder.remove_leftovers()
+        return _run(request, setting)
 
 
-def _run(
-    model: str | Classifier,
-    data: Any,
-    validation: Any,
-    request: dict[str, Any],
-    folder: RunFolder,
-    strict: bool,
-    console: Console,
-) -> TrainingRun:
+def _run(request: _Request, setting: _Setting) -> TrainingRun:
     """The run itself, or what is left of it, by the process that owns its folder."""
+    folder, workers, console = setting.folder, setting.workers, setting.console
     state = folder.read_state()
-    seed = request["seed"]
-    with ScanProgress(console) as progress:
-        images = open_training_data(
-            data,
-            validation,
-            labels=request["labels"],
-            cache=folder.cache,
-            seed=seed,
-            strict=strict,
-            progress=progress,
-        )
-    if images.unreadable:
+    images = _opened(request, setting)
+    if images.unreadable and workers.is_chief:
         Console(stderr=True, soft_wrap=True).print(
             f"left out: {describe_unreadable(images.unreadable)}", markup=False, highlight=False
         )
-
-    keras.utils.set_random_seed(seed)
-    classifier = _start(model, images.labels, request["input_shape"], request["weights"])
-    trained = request["weights"] is not None or isinstance(model, Classifier)
-    chosen, why = choose_recipe(
-        request["recipe"], classifier.preprocessing, len(images.train), trained
+    keras.utils.set_random_seed(request.seed)
+    classifier = starting_classifier(
+        request.model,
+        images.labels,
+        request.input_shape,
+        request.weights,
+        images.train.multi_label,
     )
-    outputs: Any = classifier.model.output
-    if chosen.aux_weight and not trained and model_spec(classifier.architecture).aux_heads:
-        classifier, outputs = _with_auxiliary_heads(classifier)
-    size = choose_batch_size(request["batch_size"], chosen, len(images.train))
+    trained = request.weights is not None or isinstance(request.model, Classifier)
+    recipe, why_recipe = choose_recipe(
+        request.recipe, classifier.preprocessing, len(images.train), trained
+    )
+    precision, why_precision = choose_precision(request.precision)
+    if state.checkpoint is not None:
+        precision = folder.resolved_precision(precision)  # as it was begun, on whatever machine
+    batch_size = choose_batch_size(
+        request.batch_size,
+        recipe,
+        len(images.train),
+        setting.strategy.num_replicas_in_sync,
+    )
     resolved = {
-        "recipe": asdict(chosen),
-        "batch_size": size,
+        "recipe": asdict(recipe),
+        "batch_size": batch_size,
+        "precision": precision,
+        "devices": describe_strategy(setting.strategy),
         "data": {
             "classes": list(images.labels),
             "training images": len(images.train),
@@ -191,206 +298,180 @@ def _run(
             "digests": [fingerprint(images.train), fingerprint(images.validation)],
         },
     }
-    if state.epochs_done:
+    settings = {"request": request.settings(), "resolved": resolved}
+    if state.checkpoint is not None:
         folder.check_data(resolved)
-    folder.write_settings({"request": request, "resolved": resolved})
-    classifier.training = {"request": request, "resolved": resolved}
+    workers.agreed(f"{fingerprint(images.train)} {state.checkpoint}")
+    if workers.is_chief:
+        folder.write_settings(settings)
+    classifier.training = settings
     classifier.sample = _sample(images.validation, classifier)
+    uneven = describe_imbalance(images.labels, images.train.counts)
+    warnings = [uneven] if uneven is not None and request.imbalance is None else []
     console.print(
         f"{classifier.architecture}, {len(images.labels)} classes, {len(images.train):,} training "
-        f"and {len(images.validation):,} validation images; batch size {size}; run folder "
-        f"{folder.path}\nrecipe {chosen.name}: {chosen.summary} ({why})",
+        f"and {len(images.validation):,} validation images; batch size {batch_size}; run folder "
+        f"{folder.path}\n"
+        f"recipe {recipe.name}: {recipe.summary} ({why_recipe})\n"
+        f"{describe_strategy(setting.strategy)}; {precision} ({why_precision})",
+        *warnings,
+        sep="\n",
         highlight=False,
         markup=False,
     )
-    try:
-        _fit(
-            classifier,
-            outputs,
-            images,
-            chosen,
-            size,
-            request["epochs"],
-            seed,
-            folder,
-            state,
-            console,
+    auxiliary = bool(
+        recipe.aux_weight and not trained and model_spec(classifier.architecture).aux_heads
+    )
+    steps = steps_per_epoch(images.train, batch_size)
+    trainee = Trainee(
+        classifier,
+        recipe,
+        steps=steps * request.epochs,
+        batch_size=batch_size,
+        seed=request.seed,
+        strategy=setting.strategy,
+        workers=workers.count,
+        precision=precision,
+        auxiliary=auxiliary,
+        class_weights=_loss_weights(request.imbalance, images.train),
+    )
+    plan = Plan(request.epochs, steps, batch_size, 60 * setting.checkpoint_minutes)
+    broken = BrokenImages()
+    with training_errors_named(folder.path, state, batch_size, images):
+        _fit(trainee, images, plan, request, setting, state, broken)
+    if said := broken.describe(images.train):
+        warnings.append(said)
+        Console(stderr=True, soft_wrap=True).print(said, markup=False, highlight=False)
+    return _finish(setting, state, images, settings, warnings)
+
+
+def _opened(request: _Request, setting: _Setting) -> TrainingData:
+    """The data; of several workers the chief looks first, and the others find its copies."""
+    if not setting.workers.is_chief:
+        setting.workers.barrier("the chief has looked at the images")
+    with ScanProgress(setting.console) as progress:
+        images = open_training_data(
+            request.data,
+            request.validation,
+            labels=request.labels,
+            multi_label=request.multi_label,
+            cache=setting.folder.cache,
+            seed=request.seed,
+            strict=setting.strict,
+            progress=progress,
         )
-    except tf.errors.OpError as error:
-        raise DataError(
-            f"{request['data']}: the images could not be read to the end while training; has a "
-            f"file been removed or changed? {str(error.message).splitlines()[0]}"
-        ) from error
-    return _finish(folder, state, images, {"request": request, "resolved": resolved}, console)
-
-
-def _start(
-    model: str | Classifier,
-    labels: tuple[str, ...],
-    input_shape: Sequence[int] | None,
-    weights: str | os.PathLike[str] | None,
-) -> Classifier:
-    """The classifier to train: fresh, from weights, or another classifier carried on."""
-    if isinstance(model, str):
-        network = create_model(model, len(labels), input_shape, weights=weights)
-        return Classifier(network, labels)
-    if input_shape is not None or weights is not None:
-        raise ConfigError("input_shape and weights go with a network's name, not with a classifier")
-    if model.labels == labels:
-        network = keras.models.clone_model(model.model)  # the caller keeps what they gave
-        network.set_weights(model.model.get_weights())
-        return Classifier(network, labels, model.preprocessing, architecture=model.architecture)
-    if model.architecture not in list_models():
-        raise ConfigError(
-            f"{model.architecture!r} is not a network of the registry, so it cannot get a new "
-            f"head; its classes must stay {list(model.labels)}, found {list(labels)}"
-        )
-    with tempfile.TemporaryDirectory(prefix="keras_cls-") as temporary:
-        file = Path(temporary) / "start.weights.h5"
-        model.model.save_weights(file)
-        shape = model.preprocessing.input_shape
-        network = create_model(model.architecture, len(labels), shape, weights=file)
-    return Classifier(network, labels, model.preprocessing, architecture=model.architecture)
-
-
-def _with_auxiliary_heads(classifier: Classifier) -> tuple[Classifier, dict[str, Any]]:
-    """The fresh classifier anew, over a network that has auxiliary heads; and all their logits."""
-    name, shape = classifier.architecture, classifier.preprocessing.input_shape
-    network = create_model(name, len(classifier.labels), shape, aux=True)
-    model = keras.Model(network.input, network.output[model_spec(name).head], name=name)
-    return Classifier(model, classifier.labels, classifier.preprocessing), network.output
+    if setting.workers.is_chief:
+        setting.workers.barrier("the chief has looked at the images")
+    return images
 
 
 def _fit(
-    classifier: Classifier,
-    outputs: Any,
+    trainee: Trainee,
     images: TrainingData,
-    recipe: Recipe,
-    batch_size: int,
-    epochs: int,
-    seed: int,
-    folder: RunFolder,
+    plan: Plan,
+    request: _Request,
+    setting: _Setting,
     state: RunState,
-    console: Console,
+    broken: BrokenImages,
 ) -> None:
-    """Train from the state's epoch to the last; the folder and the state keep up."""
-    steps = steps_per_epoch(images.train, batch_size)
-    rule = classifier.preprocessing
-    classes = len(classifier.labels)
-    stages = None
-    if recipe.fine_tuning is not None:
-        stages = Stages(classifier.model, recipe.fine_tuning)
-        set_statistics_frozen(classifier.model, recipe.fine_tuning.frozen_statistics)
-    optimizer = recipe.optimizer(
-        steps * epochs, batch_size, None if stages is None else stages.multiplier
-    )
-    # Over the same layers, so that the classifier's own model stays without an optimizer.
-    model = classifier.model
-    head = model_spec(model.name).head if isinstance(outputs, dict) else ""
-    network = Trainee.of(model.input, outputs, recipe, name=model.name, head=head)
-    network.compile(optimizer=optimizer, jit_compile=False)
+    """Train from the state's step to the last; the folder and the state keep up."""
+    folder, workers, console = setting.folder, setting.workers, setting.console
+    rule, recipe = trainee.classifier.preprocessing, trainee.recipe
     if state.checkpoint is not None:
-        optimizer.build(network.trainable_variables)
-        network.load_weights(folder.path / state.checkpoint)
-        console.print(f"going on after epoch {state.epochs_done}", highlight=False)
-    if state.epochs_done >= epochs:
+        load_checkpoint(folder.path / state.checkpoint, trainee.variables)
+        step = f" and {state.step} of {plan.steps} steps" if state.step else ""
+        console.print(f"going on after {state.epochs_done} epochs{step}", highlight=False)
+    if state.epochs_done >= plan.epochs:
         return
-    batches = training_batches(
+    part = Part(workers.index, workers.count)
+    training = training_batches(
         images.train,
         rule,
         recipe.augmentation,
-        batch_size=batch_size,
-        seed=seed,
-        first_epoch=state.epochs_done,
+        batch_size=plan.batch_size,
+        seed=request.seed,
+        first_step=state.epochs_done * plan.steps + state.step,
+        part=part,
+        balanced=request.imbalance == "resample",
+        mixing=recipe.mixing,
+        service=setting.data_service,
+        broken=broken,
     )
-    first = state.epochs_done * steps
-    progress = TrainingProgress(console, epochs, steps)
-    try:
-        network.fit(
-            with_shares(batches, classes, recipe.mixing, seed, first),
-            validation_data=with_shares(
-                evaluation_batches(images.validation, rule, batch_size), classes
-            ),
-            steps_per_epoch=steps,
-            initial_epoch=state.epochs_done,
-            epochs=epochs,
-            shuffle=False,  # training_batches does it
-            verbose=0,
-            callbacks=[
-                *([] if stages is None else [StageSwitch(stages, epochs)]),
-                *([DropPathGrowth(network, epochs)] if recipe.drop_path else []),
-                JudgeAveraged(optimizer),
-                Recorder(folder, state, classifier, lambda: float(optimizer.learning_rate), seed),
-                keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
-                progress,
-            ],
+    recorder = Recorder(folder, state, trainee, writes=workers.is_chief)
+    with ExitStack() as open_ones:
+        watchers: list[Watcher] = []
+        if workers.is_chief:
+            progress = TrainingProgress(
+                console,
+                plan.epochs,
+                plan.steps,
+                lambda: trainee.learning_rate,
+                trainee.classifier.multi_label,
+            )
+            open_ones.callback(progress.close)
+            board = TensorBoard(folder.tensorboard)
+            open_ones.callback(board.close)
+            watchers = [progress, board]
+            if not state.checkpoint:
+                board.show_images(next(iter(training))[0], rule)
+        stop = open_ones.enter_context(stop_requests())
+        run_epochs(
+            trainee,
+            Judge(trainee.classifier, setting.strategy, workers),
+            training,
+            evaluation_batches(images.validation, rule, plan.batch_size, part),
+            plan,
+            state,
+            recorder,
+            watchers,
+            stop,
         )
-    finally:
-        progress.close()
-        if stages is not None:
-            set_statistics_frozen(classifier.model, False)
 
 
 def _finish(
-    folder: RunFolder,
+    setting: _Setting,
     state: RunState,
     images: TrainingData,
     settings: dict[str, Any],
-    console: Console,
+    warnings: list[str],
 ) -> TrainingRun:
     """Evaluate the best classifier, keep it, write the report, and call the run finished."""
-    assert state.best is not None
-    classifier = load(folder.path / state.best)
-    evaluation, mistakes = _examine(classifier, images)
-    write_report(
-        folder.report,
-        title=f"{classifier.architecture}: {folder.path.name}",
-        settings=_flat(settings),
-        history=state.history,
-        evaluation=evaluation,
-        mistakes=mistakes,
-        notes=[
-            f"All results are those of epoch {state.best_epoch}, the best of {len(state.history)} "
-            "on the validation images. The same images chose it, so they flatter it a little; for "
-            "a figure to publish, evaluate on images that the run has never seen."
-        ],
-    )
-    classifier.save(folder.classifier)
-    state.finished = True
-    folder.write_state(state)
-    console.print(evaluation.summary(), highlight=False, markup=False)
-    return TrainingRun(classifier, state.history, folder.path, folder.report)
+    assert state.best is not None and state.best_epoch is not None
+    folder = setting.folder
+    if setting.workers.is_chief:
+        classifier = load(folder.path / state.best)
+        evaluation, examples = examine(classifier, images.validation, images.unreadable)
+        write_report(
+            folder.report,
+            title=f"{classifier.architecture}: {folder.path.name}",
+            settings=settings,
+            history=state.history,
+            best_epoch=state.best_epoch,
+            evaluation=evaluation,
+            examples=examples,
+            notes=[
+                f"All results are those of epoch {state.best_epoch}, the best of "
+                f"{len(state.history)} on the validation images. The same images chose it, so they "
+                "flatter it a little; for a figure to publish, evaluate on images that the run has "
+                "never seen."
+            ],
+            warnings=warnings,
+        )
+        write_json(folder.evaluation, evaluation.to_dict())
+        classifier.save(folder.classifier)
+        state.finished = True
+        folder.write_state(state)
+        setting.console.print(evaluation.summary(), highlight=False, markup=False)
+    setting.workers.barrier("the report is written")
+    return TrainingRun(load(folder.classifier), state.history, folder.path, folder.report)
 
 
-def _examine(classifier: Classifier, images: TrainingData) -> tuple[Evaluation, list[Mistake]]:
-    """The evaluation on the validation images, and the most confident wrong answers.
-
-    All in one pass: a dataset of the user's own may come in another order the next time.
-    """
-    rule, stream = classifier.preprocessing, images.validation
-    rows: list[np.ndarray] = []
-    truths: list[np.ndarray] = []
-    worst: list[Mistake] = []
-    for pixels, targets in evaluation_pixels(stream, rule, BATCH_SIZE).as_numpy_iterator():
-        first = sum(map(len, truths))
-        rows.append(classifier.forward(normalize(pixels, rule)))
-        truths.append(targets)
-        guesses = rows[-1].argmax(axis=1)
-        worst += [
-            Mistake(
-                image=np.rint(pixels[place, ..., :3]).astype(np.uint8),
-                name=stream.name(first + place),
-                truth=classifier.labels[targets[place]],
-                predicted=classifier.labels[guesses[place]],
-                confidence=float(rows[-1][place].max()),
-            )
-            for place in np.flatnonzero(guesses != targets).tolist()
-        ]
-        worst = sorted(worst, key=lambda mistake: -mistake.confidence)[:_MISTAKES_SHOWN]
-    evaluation = Evaluation.from_probabilities(
-        np.concatenate(rows), np.concatenate(truths), classifier.labels, images.unreadable
-    )
-    return evaluation, worst
+def _loss_weights(imbalance: Imbalance | None, stream: ImageStream) -> np.ndarray | None:
+    if imbalance != "weights":
+        return None
+    if stream.multi_label:
+        return positive_weights(stream.counts, len(stream))
+    return class_weights(stream.counts)
 
 
 def _sample(stream: ImageStream, classifier: Classifier) -> np.ndarray:
@@ -400,21 +481,22 @@ def _sample(stream: ImageStream, classifier: Classifier) -> np.ndarray:
     return input_pixels(stream, classifier.preprocessing, np.unique(indices))
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested settings as one table."""
-    rows: dict[str, object] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            rows |= _flat(value, f"{prefix}{key}.")
-        else:
-            rows[prefix + key] = value
-    return rows
-
-
 def _checked_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise ConfigError(f"seed must be a whole number from 0 to 2147483647, found {seed!r}")
     return seed
+
+
+def _checked_minutes(minutes: Any) -> float:
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0:
+        raise ConfigError(f"checkpoint_minutes must be a number above 0, found {minutes!r}")
+    return float(minutes)
+
+
+def _checked_imbalance(imbalance: Any) -> Imbalance | None:
+    if imbalance not in (None, *get_args(Imbalance)):
+        raise ConfigError(f"imbalance must be None, 'weights' or 'resample', found {imbalance!r}")
+    return imbalance
 
 
 def _checked_shape(shape: Any) -> list[int]:

@@ -3,14 +3,15 @@
     settings.json     what the run was asked for, and what that was resolved to
     state.json        how far it is: the epochs done, the checkpoint to go on from, the best epoch
     history.csv       one row an epoch
-    checkpoints/      the last epoch's weights and optimizer state, the best epoch's classifier
+    checkpoints/      the last weights and optimizer state, the best epoch's classifier
     classifier/       the best epoch's classifier, once the run is finished
     tensorboard/      the same curves as event files
-    report.html       written at the end
+    evaluation.json   the best classifier's results on the validation images
+    report.html       the same, and how it came to be
     cache/            copies of images that TensorFlow cannot decode
 
 ``state.json`` is replaced in one step after everything that it speaks of is on disk: a run killed
-at any moment goes on from its last whole epoch.
+at any moment goes on from its last checkpoint.
 """
 
 import csv
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from keras_cls.classifier import BEST_PREFIX, CHECKPOINTS, RUN_CLASSIFIER
 from keras_cls.errors import ConfigError
@@ -33,6 +34,7 @@ from keras_cls.files import (
     write_json,
     write_text,
 )
+from keras_cls.training.precision import Precision
 
 SETTINGS_FILE = "settings.json"
 STATE_FILE = "state.json"
@@ -47,13 +49,19 @@ class RunState:
 
     Attributes:
         history: a row an epoch: ``epoch``, counted from 1, and its figures.
-        checkpoint: the file of the last epoch, relative to the run folder.
+        step: how many steps of the next epoch the checkpoint has behind it.
+        sums: what the figures of these steps add up to.
+        seconds: what these steps took, by what for.
+        checkpoint: the file to go on from, relative to the run folder.
         best_epoch: the epoch of the classifier kept.
         best: that classifier's folder, relative to the run folder.
         finished: whether the report is written.
     """
 
     history: History = field(default_factory=list)
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     best_epoch: int | None = None
     best: str | None = None
@@ -80,6 +88,11 @@ class RunFolder:
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"
+
+    @property
+    def evaluation(self) -> Path:
+        """The results on the validation images."""
+        return self.path / "evaluation.json"
 
     @property
     def tensorboard(self) -> Path:
@@ -132,6 +145,16 @@ class RunFolder:
             "Put the data back, or begin anew in another run_dir"
         )
 
+    def resolved_precision(self, otherwise: Precision) -> Precision:
+        """The precision that the run was begun in."""
+        resolved = read_json(self.path / SETTINGS_FILE).get("resolved")
+        begun = resolved.get("precision") if isinstance(resolved, dict) else None
+        found: Precision
+        for found in get_args(Precision):
+            if found == begun:
+                return found
+        return otherwise
+
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write what was asked for and what it was resolved to."""
         write_json(self.path / SETTINGS_FILE, settings)
@@ -173,9 +196,10 @@ class RunFolder:
             else:
                 old.unlink(missing_ok=True)
 
-    def checkpoint_for(self, epoch: int) -> str:
-        """Where an epoch's weights and optimizer state go, relative to the run folder."""
-        return f"{CHECKPOINTS}/epoch-{epoch:04d}.weights.h5"
+    def checkpoint_for(self, epochs: int, step: int = 0) -> str:
+        """Where the weights and optimizer state go after so many epochs, and steps of the next."""
+        behind = f"-step-{step:06d}" if step else ""
+        return f"{CHECKPOINTS}/epoch-{epochs:04d}{behind}.npz"
 
     def best_for(self, epoch: int) -> str:
         """Where an epoch's classifier goes if it is the best, relative to the run folder."""

@@ -69,6 +69,21 @@ class Cosine:
         return (1 + keras.ops.cos(math.pi * done)) / 2
 
 
+@dataclass(frozen=True)
+class Triangle:
+    """Rises from ``start`` to 1 at the point ``peak``, then falls to ``end``, in straight lines."""
+
+    start: float = 0.2
+    peak: float = 0.23
+    end: float = 0.07
+
+    def share(self, done: Any) -> Any:
+        """The lower of the two lines."""
+        rising = self.start + (1 - self.start) * (done / self.peak)
+        falling = 1 - (1 - self.end) * (done - self.peak) / (1 - self.peak)
+        return keras.ops.minimum(rising, falling)
+
+
 class Scheduled(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule for an optimizer: a linear rise, then the curve over the rest of the run.
 

@@ -1,5 +1,6 @@
 """The layers of the package against computations written apart from them."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import tensorflow as tf
 from keras_cls.architectures import count_multiply_adds, layers
 from keras_cls.architectures.layers import (
     BatchNormalization,
+    Conv2D,
     DropPath,
     FullyConnected,
+    Gelu,
     GroupedConv2D,
     LocalResponseNormalization,
     ZeroPadChannels,
@@ -34,6 +37,8 @@ EACH: dict[str, Callable[[], keras.layers.Layer]] = {
     "ZeroPadChannels": lambda: ZeroPadChannels(1, 2, name="layer"),
     "LocalResponseNormalization": lambda: LocalResponseNormalization(3, 1.5, 0.1, 0.5),
     "DropPath": lambda: DropPath(0.4, seed=3),
+    "Gelu": lambda: Gelu(),
+    "Conv2D": lambda: Conv2D(6, 3, strides=2),
     "GroupedConv2D": lambda: GroupedConv2D(6, (3, 2), strides=2, groups=2, activation="relu"),
     "BatchNormalization": lambda: BatchNormalization(momentum=0.7, epsilon=1e-4),
 }
@@ -82,7 +87,7 @@ def test_mixed_precision(
 
 
 def takes_training(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, (DropPath, BatchNormalization))
+    return isinstance(layer, (DropPath, BatchNormalization, Gelu))
 
 
 @pytest.mark.parametrize("make", EACH.values(), ids=EACH)
@@ -286,6 +291,111 @@ def test_fully_connected_is_the_convolution(height: int, width: int, strides: in
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert ours.get_config() | {"name": ""} == theirs.get_config() | {"name": ""}
+
+
+# --- GELU
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("graph", [False, True])
+def test_gelu_in_training_and_its_gradient_by_hand(dtype: str, graph: bool) -> None:
+    layer = Gelu(dtype="mixed_bfloat16" if dtype == "bfloat16" else dtype)
+    inputs = tf.cast(tf.linspace(-8.0, 8.0, 2001), dtype)
+
+    def run(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=True)
+        return outputs, tape.gradient(outputs, x)
+
+    outputs, gradient = (tf.function(run, autograph=False) if graph else run)(inputs)
+    x = tf.cast(inputs, "float64").numpy()
+    below = np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x])
+    slope = below + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    assert outputs.dtype == gradient.dtype == dtype
+    tolerance = {"rtol": 2**-8, "atol": 1e-6} if dtype == "bfloat16" else {"atol": 2e-6}
+    np.testing.assert_allclose(tf.cast(outputs, "float64"), x * below, **tolerance)
+    np.testing.assert_allclose(tf.cast(gradient, "float64"), slope, **tolerance)
+    np.testing.assert_allclose(tf.cast(layer(inputs), "float64"), x * below, rtol=0.02, atol=0.01)
+
+
+# --- convolution
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "1x1": ((3, 4, 3, 128), {"kernel_size": 1}),
+    "3x3": ((3, 4, 3, 128), {"kernel_size": 3, "padding": "same"}),
+    "3x3 valid": ((3, 6, 5, 128), {"kernel_size": 3}),
+    "every second": ((3, 8, 6, 128), {"kernel_size": 3, "strides": 2, "padding": "same"}),
+    "every second, odd": ((3, 7, 9, 128), {"kernel_size": 3, "strides": 2, "padding": "same"}),
+    "every second, valid": ((3, 8, 9, 128), {"kernel_size": 3, "strides": 2}),
+    "pixels left over": ((3, 9, 8, 128), {"kernel_size": 2, "strides": 3}),
+    "1x3": ((3, 4, 5, 128), {"kernel_size": (1, 3), "padding": "same"}),
+    "4x2": ((3, 5, 4, 128), {"kernel_size": (4, 2), "padding": "same"}),
+    "window beyond": ((3, 2, 2, 128), {"kernel_size": 5, "padding": "same", "strides": 2}),
+}
+
+
+def convolved(layer: keras.layers.Layer, batch: tf.Tensor, graph: bool) -> list[np.ndarray]:
+    """What comes out, and the gradients of images and kernel."""
+
+    def run(images: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+            each = tf.reshape(tf.range(tf.size(outputs)), tf.shape(outputs))
+            loss = tf.reduce_sum(outputs * tf.cast(tf.cos(tf.cast(each, "float32")), "bfloat16"))
+        watched = [images, *(variable.value for variable in layer.trainable_variables)]
+        return [outputs, *tape.gradient(loss, watched)]
+
+    signature = [tf.TensorSpec((None, *batch.shape[1:]), batch.dtype)]
+    run = tf.function(run, signature, autograph=False) if graph else run
+    return [tf.cast(found, "float32").numpy() for found in run(batch)]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(("shape", "arguments"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolution_trained_by_products_equals_keras(
+    shape: tuple[int, ...], arguments: dict[str, Any], graph: bool
+) -> None:
+    batch = tf.cast(some_images(*shape), "bfloat16")
+    arguments = {**arguments, "filters": 7, "use_bias": False, "dtype": "mixed_bfloat16"}
+    ours, theirs = Conv2D(**arguments), keras.layers.Conv2D(**arguments)
+    for layer in (ours, theirs):
+        layer.build(shape)
+        layer.set_weights(ours.get_weights())
+    assert ours._products_pay(batch)
+    found, expected = convolved(ours, batch, graph), convolved(theirs, batch, graph)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= 0.01 * np.abs(other).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments"),
+    [
+        ((2, 4, 3, 128), {"kernel_size": 3, "dtype": "float32"}),
+        ((2, 12, 12, 128), {"kernel_size": 3, "padding": "same"}),
+        ((2, 4, 4, 64), {"kernel_size": 3}),
+        ((2, 8, 8, 128), {"kernel_size": 1, "strides": 2}),
+        ((2, 4, 4, 128), {"kernel_size": 3, "strides": (2, 1)}),
+        ((2, 4, 4, 128), {"kernel_size": 2, "dilation_rate": 2}),
+        ((2, 4, 4, 128), {"kernel_size": 2, "groups": 2}),
+    ],
+    ids=str,
+)
+def test_other_convolutions_are_left_to_keras(
+    shape: tuple[int, ...], arguments: dict[str, Any]
+) -> None:
+    layer = Conv2D(**{"filters": 6, "dtype": "mixed_bfloat16", **arguments})
+    batch = tf.cast(some_images(*shape), layer.compute_dtype)
+    layer.build(shape)
+    assert not layer._products_pay(batch)
+    theirs = keras.layers.Conv2D.from_config(layer.get_config())
+    theirs.build(shape)
+    theirs.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(
+        tf.cast(layer(batch), "float32"), tf.cast(theirs(batch), "float32")
+    )
 
 
 # --- batch normalization

@@ -64,6 +64,55 @@ class TestAccepted:
         assert open_dataset(dataset_of(PIXELS, [0, 0]), ["a", "b"], every_class=False)
 
 
+ROWS = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]])
+
+
+class TestSeveralClasses:
+    @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])
+    def test_rows_of_zeros_and_ones(self, dtype):
+        images = np.full((3, 4, 5, 3), 9, np.uint8)
+        dataset = tf.data.Dataset.from_tensor_slices((images, ROWS.astype(dtype)))
+        for each in (dataset, dataset.batch(2)):
+            opened = open_dataset(each, ["a", "b", "c"], multi_label=True)
+            assert opened.multi_label and len(opened) == 3
+            assert (opened.labels, opened.counts.tolist()) == (("a", "b", "c"), [1, 1, 1])
+            loaded = [opened.load(*item) for item in opened.in_order()]
+            assert np.array_equal([target.numpy() for _, target in loaded], ROWS)
+            assert loaded[0][1].dtype == tf.float32 and loaded[0][0].shape == (4, 5, 3)
+
+    def test_encoded_images(self):
+        images = [encoded(photo(), "PNG")] * 3
+        opened = open_dataset(tf.data.Dataset.from_tensor_slices((images, ROWS)), multi_label=True)
+        assert opened.labels == ("0", "1", "2")
+
+    @pytest.mark.parametrize(
+        ("rows", "labels", "message"),
+        [
+            (ROWS * 2, None, r"target 0 has 2 in column 0: multi-label targets are of zeros and"),
+            (ROWS / 2, None, r"target 0 has 0\.5 in column 0"),
+            (ROWS, ["a", "b"], "rows of 3 columns, but 2 labels"),
+            (ROWS[:, :1], None, "2 or more"),
+            (ROWS[:, 0], None, r"\[K\] of zeros and ones"),
+            (ROWS * [1, 0, 1], None, "class '1' has no image"),
+        ],
+    )
+    def test_refused(self, rows, labels, message):
+        images = np.full((3, 4, 5, 3), 9, np.uint8)
+        dataset = tf.data.Dataset.from_tensor_slices((images, rows))
+        with pytest.raises(DataError, match=message):
+            open_dataset(dataset, labels, multi_label=True)
+
+    def test_rows_need_the_argument(self):
+        dataset = tf.data.Dataset.from_tensor_slices((PIXELS, np.eye(2)))
+        with pytest.raises(DataError, match="several classes, pass multi_label=True"):
+            open_dataset(dataset)
+
+    def test_not_every_class_need_be_there_to_evaluate(self):
+        dataset = tf.data.Dataset.from_tensor_slices((PIXELS, ROWS[1:]))
+        opened = open_dataset(dataset, ["a", "b", "c"], every_class=False, multi_label=True)
+        assert opened.counts.tolist() == [0, 1, 0]
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("dataset", "message"),

@@ -8,7 +8,10 @@ from folders import make_folders
 
 from keras_cls.data.datasets import LabelledDataset
 from keras_cls.data.opening import describe_data, open_evaluation_data, open_training_data
+from keras_cls.data.packing import pack
+from keras_cls.data.pipeline import evaluation_pixels
 from keras_cls.errors import ConfigError, DataError
+from keras_cls.preprocessing import Preprocessing
 
 TEN = list(range(10, 110, 10))
 
@@ -109,6 +112,57 @@ class TestTrainingData:
         for validation in (None, 0.2):
             with pytest.raises(DataError, match=r"validation=dataset\.take\(n\)"):
                 opened(a_dataset(), validation)
+
+    def test_packed_images_are_read_as_the_folder_they_were(self, divided, opened, tmp_path):
+        pack(divided, tmp_path / "packed", shards=2)
+        rule = Preprocessing(size=(6, 8))
+        seen = {}
+        for data in (divided, tmp_path / "packed"):
+            found = opened(data)
+            assert found.labels == ("cat", "dog") and found.unreadable == ()
+            seen[data] = [
+                sorted(
+                    (pixels.numpy().tobytes(), int(target))
+                    for images, targets in evaluation_pixels(stream, rule, 4)
+                    for pixels, target in zip(images, targets, strict=True)
+                )
+                for stream in (found.train, found.validation)
+            ]
+        assert seen[divided] == seen[tmp_path / "packed"]
+
+    def test_packed_images_that_validate_others(self, photos, divided, opened, tmp_path):
+        pack(divided, tmp_path / "packed")
+        data = opened(photos, tmp_path / "packed")
+        assert (len(data.train), data.validation.counts.tolist()) == (20, [2, 1])
+        assert opened(tmp_path / "packed", photos).validation.counts.tolist() == [10, 10]
+        data = opened(tmp_path / "packed", 0.5)
+        assert (len(data.train), len(data.validation)) == (10, 10)
+
+    def test_packed_images_of_one_class_each_or_of_several(self, photos, opened, tmp_path):
+        pack(photos, tmp_path / "packed")
+        data = opened(tmp_path / "packed", multi_label=True)
+        assert data.train.multi_label and data.validation.multi_label
+        rows = [data.train.load(*item)[1].numpy().tolist() for item in data.train.in_order()]
+        assert Counter(map(tuple, rows)) == {(1.0, 0.0): 8, (0.0, 1.0): 8}
+        several = (np.zeros((4, 4, 4), np.uint8), [[1, 1], [0, 1], [1, 0], [0, 0]])
+        pack(several, tmp_path / "several")
+        assert opened(tmp_path / "several").train.multi_label
+        with pytest.raises(DataError, match=r"may have several classes.*multi_label=True"):
+            opened(tmp_path / "several", multi_label=False)
+
+    def test_labels_without_packed_images(self, photos, opened, tmp_path):
+        pack(photos, tmp_path / "packed")
+        with pytest.raises(DataError, match=r"no images of 'emu' to train on"):
+            opened(tmp_path / "packed", labels=["cat", "dog", "emu"])
+
+    def test_datasets_of_rows_need_multi_label(self, opened):
+        rows = tf.data.Dataset.from_tensor_slices(
+            (np.zeros((2, 4, 4, 3), np.uint8), np.array([[1, 1], [0, 1]]))
+        )
+        with pytest.raises(DataError, match="multi_label=True"):
+            opened(rows, rows)
+        data = opened(rows, rows, multi_label=True)
+        assert data.train.multi_label and data.validation.counts.tolist() == [1, 2]
 
 
 class TestEvaluationData:

@@ -267,7 +267,11 @@ class TestManifests:
         with pytest.raises(DataError, match=message):
             open_source(write_manifest(tmp_path, content, "labels.jsonl"))
 
-    names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+    names = st.text(
+        st.characters(exclude_categories=["C", "Z"], exclude_characters="|"),
+        min_size=1,
+        max_size=8,
+    )
 
     @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
@@ -372,7 +376,7 @@ class TestArrays:
         ("targets", "labels", "message"),
         [
             ([0, 1, 0], None, "4 images, but 3 targets"),
-            (np.eye(4), None, r"one-hot, pass targets.argmax\(axis=1\)"),
+            (np.zeros((4, 1)), None, r"astype\(int\)"),
             (np.zeros((4, 1, 1), int), None, r"shape \[4, 1, 1\]"),
             (7, None, r"shape \[\]"),
             ([0.0, 1.0, 0.0, 1.0], None, r"astype\(int\)"),

@@ -1,10 +1,12 @@
 """The optimizers against NumPy, and against Keras' own where it has the same."""
 
+from itertools import pairwise
+
 import keras
 import numpy as np
 import pytest
 
-from keras_cls.training.optimizers import AdamW, Method, RmsProp, Sgd, make_optimizer
+from keras_cls.training.optimizers import AdamW, Method, Rates, RmsProp, Sgd, make_optimizer
 
 RANDOM = np.random.default_rng(0)
 START = {"kernel": RANDOM.normal(size=(4, 3)), "bias": RANDOM.normal(size=3)}
@@ -61,7 +63,7 @@ def test_adamw_is_keras_own(decays: str) -> None:
 def test_a_share_of_the_rate_is_that_rate(method: Method) -> None:
     """The bias at a third of the rate moves as with a third of the rate throughout."""
     shares = {"kernel": 1.0, "bias": 1 / 3}
-    found = run(make_optimizer(method, 0.03, 0.0, multiplier=lambda v: shares[v.name]))
+    found = run(make_optimizer(method, 0.03, 0.0, rates=Rates(lambda v: shares[v.name])))
     whole = run(make_optimizer(method, 0.03, 0.0))
     third = run(make_optimizer(method, 0.01, 0.0))
     np.testing.assert_allclose(found["kernel"], whole["kernel"], rtol=1e-6)
@@ -71,7 +73,7 @@ def test_a_share_of_the_rate_is_that_rate(method: Method) -> None:
 @pytest.mark.parametrize("method", [Sgd(), RmsProp(), AdamW()])
 def test_a_share_of_nothing_changes_nothing(method: Method) -> None:
     found = run(
-        make_optimizer(method, 0.03, 0.1, "all", multiplier=lambda v: float(v.name == "kernel"))
+        make_optimizer(method, 0.03, 0.1, "all", rates=Rates(lambda v: float(v.name == "kernel")))
     )
     np.testing.assert_array_equal(found["bias"], START["bias"])
     assert np.abs(found["kernel"] - START["kernel"]).max() > 1e-3
@@ -99,3 +101,55 @@ def test_the_average_follows_the_weights_and_begins_quickly(ema: float) -> None:
             average[v.name] = momentum * average.get(v.name, 0) + (1 - momentum) * np.array(v)
     for v, kept in zip(variables, optimizer._model_variables_moving_average, strict=True):
         np.testing.assert_allclose(np.array(kept), average[v.name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("velocity", ["steps", "gradients"])
+def test_momentum_sums_up_steps_or_gradients(velocity: str, nesterov: bool) -> None:
+    """Which differs where the rate changes."""
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.3, 0.02])
+    found = run(make_optimizer(Sgd(0.9, nesterov, velocity), rates, 0.0))
+    for name, start in START.items():
+        w, v = start.copy(), 0.0
+        for step, gradients in enumerate(GRADIENTS):
+            g, rate = gradients[name], 0.1 if step <= 1 else 0.3 if step <= 3 else 0.02
+            if velocity == "steps":
+                v = 0.9 * v + rate * g
+                w = w - (rate * g + 0.9 * v if nesterov else v)
+            else:
+                v = 0.9 * v + g
+                w = w - rate * (g + 0.9 * v if nesterov else v)
+        np.testing.assert_allclose(found[name], w, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [Sgd(), RmsProp(), AdamW()])
+def test_biases_of_normalization_may_learn_faster_and_decay_no_more(method: Method) -> None:
+    """At 8 times the rate, and an eighth of the decay."""
+
+    def moved(rates: Rates, rate: float, decay: float) -> np.ndarray:
+        variable = keras.Variable(START["bias"], name="beta")
+        optimizer = make_optimizer(method, rate, decay, "all", rates=rates)
+        for gradients in GRADIENTS:
+            optimizer.apply([gradients["bias"].astype("f4")], [variable])
+        return np.array(variable)
+
+    faster = moved(Rates(norm_bias=8.0), 0.01, 0.1)
+    np.testing.assert_allclose(faster, moved(Rates(), 0.08, 0.1 / 8), rtol=1e-5)
+    # Together with a share of the rate, as fine-tuning has it.
+    both = moved(Rates(lambda variable: 0.5, norm_bias=8.0), 0.02, 0.1)
+    np.testing.assert_allclose(faster, both, rtol=1e-5)
+
+
+def test_what_stops_learning_rests_though_there_is_velocity() -> None:
+    variables = [keras.Variable(value, name=name) for name, value in START.items()]
+    method = Sgd(0.9, nesterov=True, velocity="gradients")
+    optimizer = make_optimizer(method, 0.1, 0.01, "all", rates=Rates(stops={"bias": 3}))
+    seen = []
+    for gradients in GRADIENTS:
+        optimizer.apply([gradients[v.name].astype("f4") for v in variables], variables)
+        seen.append({v.name: np.array(v) for v in variables})
+    for earlier, later in pairwise(seen):
+        assert np.abs(later["kernel"] - earlier["kernel"]).max() > 1e-3
+    assert np.abs(seen[2]["bias"] - seen[1]["bias"]).max() > 1e-3
+    for later in seen[3:]:
+        np.testing.assert_array_equal(later["bias"], seen[2]["bias"])

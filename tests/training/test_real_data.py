@@ -24,3 +24,18 @@ def test_resnet20_on_a_part_of_cifar10(data_dir, tmp_path):
     result = keras_cls.evaluate(run.classifier, cifar10(data_dir / "cifar10", "test_public"))
     assert result.count == 5_000
     assert result.top1 >= 0.60
+
+
+@pytest.mark.slow
+def test_fine_tuning_carries_cifar_over_to_other_classes(data_dir, tmp_path):
+    """The ten classes of Imagenette at 32 pixels, 100 images each, in six epochs."""
+    weights = data_dir / "weights" / "cifar10_resnet56.npz"
+    settings = {"data": data_dir / "imagenette224", "epochs": 6, "quiet": True}
+    tuned = keras_cls.train(
+        "resnet56_cifar10", weights=weights, run_dir=tmp_path / "tuned", **settings
+    )
+    fresh = keras_cls.train("resnet56_cifar10", run_dir=tmp_path / "fresh", **settings)
+    assert tuned.classifier.training["resolved"]["recipe"]["name"] == "fine_tuning"
+    best = [max(row["val_accuracy"] for row in run.history) for run in (tuned, fresh)]
+    assert best[0] >= 0.6
+    assert best[0] >= best[1] + 0.15

@@ -67,14 +67,14 @@ def test_handwriting_is_never_mirrored():
 )
 def test_the_learning_rate_rises_and_then_falls_as_a_cosine(name):
     recipe, steps = RECIPES[name], 1000
-    schedule = recipe.optimizer(steps)._learning_rate
+    schedule = recipe.scheduled(steps)
     rising = math.ceil(recipe.warmup * steps)
     peak, middle = recipe.learning_rate, rising + (steps - rising) // 2
     assert 0 < float(schedule(0)) <= peak / rising * 1.001
     assert math.isclose(float(schedule(rising)), peak, rel_tol=1e-5)
     assert math.isclose(float(schedule(middle)), peak / 2, rel_tol=1e-2)
     assert float(schedule(steps)) < 1e-8
-    assert float(recipe.optimizer(1)._learning_rate(0)) > 0
+    assert float(recipe.scheduled(1)(0)) > 0
 
 
 # The learning rate in three epochs of the paper's own run, counted from 0.
@@ -94,12 +94,14 @@ RATES = {
     "senet154": {29: 0.6, 60: 0.006, 99: 0.0006},
     "nasnet": {1: 0.04, 3: 0.04 * 0.97, 249: 0.04 * 0.97**103},
     "nasnet_cifar": {0: 0.025, 300: 0.0125, 599: 0.0},
+    "airbench94": {0: 0.5609, 2: 1.4638, 9: 0.1956},
 }
 METHODS = {
     "lenet5": Sgd(momentum=0),
     "inception_v3": RmsProp(0.9, 0.9, 1.0),
     "inception_v4": RmsProp(0.9, 0.9, 1.0),
     "nasnet": RmsProp(0.9, 0.9, 1.0),
+    "airbench94": Sgd(0.85, nesterov=True, velocity="gradients"),
 }
 SZEGEDY = {"random_crop": (0.08, 1.0), "flip": True}
 AUGMENTATIONS = {
@@ -118,6 +120,7 @@ AUGMENTATIONS = {
     "senet154": SZEGEDY,
     "nasnet": {**SZEGEDY, "jitter": 0.4},
     "nasnet_cifar": {"shift": 4, "flip": True},
+    "airbench94": {"shift": 2, "reflect": True, "alternating_flip": True},
 }
 # name: (batch, weight decay, smoothed labels, auxiliary weight, averaged)
 CONSTANTS = {
@@ -136,6 +139,7 @@ CONSTANTS = {
     "senet154": (1024, 1e-4, 0.1, 0.0, False),
     "nasnet": (32, 4e-5, 0.1, 0.4, True),
     "nasnet_cifar": (32, 5e-4, 0.0, 0.4, False),
+    "airbench94": (1024, 0.0153 / 11.5, 0.2, 0.0, False),
 }
 
 
@@ -143,12 +147,12 @@ CONSTANTS = {
 def test_the_papers_learning_rates(name):
     recipe = RECIPES[name]
     steps = recipe.epochs * STEPS_AN_EPOCH
-    schedule = recipe.optimizer(steps)._learning_rate
+    schedule = recipe.scheduled(steps)
     for epoch, rate in RATES[name].items():
         found = float(schedule(epoch * STEPS_AN_EPOCH + STEPS_AN_EPOCH // 2))
         np.testing.assert_allclose(found, rate, rtol=5e-3, atol=1e-6)
     # A run of another length goes through the same curve.
-    short = recipe.optimizer(steps // 10)._learning_rate
+    short = recipe.scheduled(steps // 10)
     for done in (0.11, 0.47, 0.93):
         np.testing.assert_allclose(short(done * steps / 10), schedule(done * steps), rtol=0.1)
 
@@ -188,7 +192,7 @@ def test_the_rate_follows_the_batch():
     assert isinstance(RECIPES["photos"].method, AdamW)
     batch = RECIPES["photos"].batch_size
     assert RECIPES["photos"].learning_rate_for(4 * batch) == pytest.approx(2e-3)
-    schedule = RECIPES["resnet"].optimizer(900, batch_size=64)._learning_rate
+    schedule = RECIPES["resnet"].scheduled(900, 64)
     assert float(schedule(0)) == pytest.approx(0.025)
 
 
@@ -212,3 +216,21 @@ def test_senseless_numbers_are_refused(value):
         choose_batch_size(value, RECIPES["plain"], 100)
     with pytest.raises(ConfigError, match="epochs"):
         checked_epochs(value)
+
+
+def test_the_triangle_is_that_of_the_release() -> None:
+    recipe, steps = RECIPES["airbench94"], 476  # ceil(48 * 9.9)
+    schedule = recipe.scheduled(steps)
+    points = ((0, 0.23 * steps, steps), (0.2, 1.0, 0.07))
+    for step in range(steps):
+        assert float(schedule(step)) == pytest.approx(1.5 * np.interp(step, *points), rel=1e-5)
+
+
+def test_airbench_begins_its_averages_and_rests_a_bias_after_three_epochs() -> None:
+    recipe = RECIPES["airbench94"]
+    assert recipe.lookahead is not None
+    assert recipe.lookahead.first_step(476) == 145  # the first of 5, 10, ... beyond 3 * 48 steps
+    assert recipe.lookahead.first_step(490) == 150  # ... beyond 3 * 49
+    assert recipe.lookahead.kept(238, 476) == pytest.approx(0.95**5 / 8)
+    schedule = recipe.scheduled(490)
+    assert recipe.optimizer(schedule).rates.stops == {"whitening/bias": 147}

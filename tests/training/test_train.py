@@ -2,14 +2,10 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
-import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -64,7 +60,7 @@ def test_the_run_folder_holds_everything(run):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert set(rows[0]) >= {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
     kept = sorted(path.name for path in (run.directory / "checkpoints").iterdir())
-    assert kept == [kept[0], "epoch-0002.weights.h5"]
+    assert kept == [kept[0], "epoch-0002.npz"]
     assert kept[0] in ("best-0001", "best-0002")
     assert list((run.directory / "tensorboard").rglob("events.out*"))
     assert "lenet5" in run.report.read_text()
@@ -124,46 +120,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
         train("lenet5", digits(100), run_dir=tmp_path / name, seed=seed, **QUICK)
     assert same_weights(tmp_path / "a", tmp_path / "b")
     assert not same_weights(tmp_path / "a", tmp_path / "c")
-
-
-SCRIPT = """
-import sys
-import numpy as np
-import keras_cls
-from keras_cls.data.sources import open_source
-
-images = open_source("digits").train
-keras_cls.train(
-    "resnet20_cifar10", (images.pixels[:120], images.targets[:120]),
-    input_shape=(16, 16, 3), epochs=4, batch_size=24, run_dir=sys.argv[1], quiet=True,
-)
-"""
-
-
-def start(folder):
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)])
-
-
-def epochs_done(folder):
-    return RunFolder(Path(folder)).read_state().epochs_done
-
-
-def test_a_killed_run_goes_on_and_ends_like_the_undisturbed_one(tmp_path):
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    process = start(killed)
-    while epochs_done(killed) < 2 and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 2 <= epochs_done(killed) < 4, "killed too late to prove anything"
-    assert start(killed).wait() == 0
-    assert start(undisturbed).wait() == 0
-    states = [RunFolder(folder).read_state() for folder in (undisturbed, killed)]
-    for one, other in zip(states[0].history, states[1].history, strict=True):
-        for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-            assert one[key] == pytest.approx(other[key], abs=1e-5), key
-    for one, other in zip(weights_of(undisturbed), weights_of(killed), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_run_killed_before_its_report_writes_it(run, tmp_path):
@@ -368,17 +324,6 @@ def test_a_refused_argument_can_be_put_right_on_the_same_folder(tmp_path):
     train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
 
 
-def test_a_diverging_run_says_so(tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from keras_cls.training import recipes
-
-    wild = replace(recipes.RECIPES["plain"], learning_rate=1e30)
-    monkeypatch.setitem(recipes.RECIPES, "plain", wild)
-    with pytest.raises(UserError, match="diverged"):
-        train("lenet5", digits(60), recipe="plain", run_dir=tmp_path / "run", **QUICK)
-
-
 def test_progress_is_one_line_an_epoch_where_there_is_no_terminal(tmp_path):
     code = textwrap.dedent(
         f"""
@@ -392,5 +337,5 @@ def test_progress_is_one_line_an_epoch_where_there_is_no_terminal(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
-    assert "val_acc" in lines[1]
+    assert "validation loss" in lines[1]
     assert done.stdout == ""

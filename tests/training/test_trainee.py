@@ -5,43 +5,101 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from classifiers import colour_folder
 from test_train import digits, stop_after, weights_of
 
+from keras_cls.architectures import model_spec
+from keras_cls.classifier import Classifier
+from keras_cls.errors import ConfigError
 from keras_cls.evaluation import evaluate
+from keras_cls.preprocessing import Preprocessing
 from keras_cls.training import recipes, train
 from keras_cls.training.recipes import RECIPES
 from keras_cls.training.trainee import Trainee
+from keras_cls.weights import create_model
 
 RANDOM = np.random.default_rng(0)
 
 
-def cross_entropy(targets: np.ndarray, logits: np.ndarray) -> float:
+def cross_entropy(targets: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> float:
     logits = logits.astype("f8")
     normalizer = np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return float(-(targets * (logits - normalizer)).sum(axis=1).mean())
+    return float(-(weights * (targets * (logits - normalizer)).sum(axis=1)).mean())
 
 
 def test_the_loss_smooths_targets_and_weights_auxiliary_heads() -> None:
-    inputs = keras.Input((4,))
-    outputs = {name: keras.layers.Dense(7, name=name)(inputs) for name in ("logits", "a", "b")}
-    recipe = replace(RECIPES["plain"], label_smoothing=0.1, aux_weight=0.3)
-    model = Trainee.of(inputs, outputs, recipe, name="small", head="logits")
-    model.compile(optimizer="sgd")
-    x, targets = RANDOM.normal(size=(5, 4)).astype("f4"), np.eye(7)[[1, 2, 3, 6, 0]]
-    logits = {name: value.numpy() for name, value in model(x).items()}
-    smoothed = 0.9 * targets + 0.1 / 7
-    expected = cross_entropy(smoothed, logits["logits"]) + 0.3 * (
-        cross_entropy(smoothed, logits["a"]) + cross_entropy(smoothed, logits["b"])
+    classifier = Classifier(create_model("googlenet", 7, (64, 64, 3)), list("abcdefg"))
+    recipe = replace(RECIPES["plain"], label_smoothing=0.1, aux_weight=0.3, learning_rate=1e-30)
+    weights = np.linspace(0.5, 1.5, 7)
+    trainee = Trainee(
+        classifier, recipe, steps=9, batch_size=5, auxiliary=True, class_weights=weights
     )
-    found = model.train_on_batch(x, targets, return_dict=True)
-    assert found["loss"] == pytest.approx(expected, rel=1e-5)
-    hits = logits["logits"].argmax(1) == targets.argmax(1)
-    assert found["accuracy"] == pytest.approx(hits.mean())
-    assert "top5" in found
-    after = model(x)["logits"].numpy()
-    validated = model.test_on_batch(x, targets, return_dict=True)
-    assert validated["loss"] == pytest.approx(cross_entropy(targets, after), rel=1e-5)
+    for layer in trainee.network.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    x = RANDOM.normal(size=(5, 64, 64, 3)).astype("f4")
+    targets = np.eye(7, dtype="f4")[[1, 2, 3, 6, 0]]
+    logits = {name: value.numpy() for name, value in trainee.network(x).items()}
+    assert len(logits) == 3
+    main = logits.pop(model_spec("googlenet").head)
+    smoothed = 0.9 * targets + 0.1 / 7
+    expected = cross_entropy(smoothed, main, targets @ weights) + 0.3 * sum(
+        cross_entropy(smoothed, other, targets @ weights) for other in logits.values()
+    )
+    loss, right, among, count, asked = trainee.step((tf.constant(x), tf.constant(targets))).numpy()
+    assert loss / count == pytest.approx(expected, rel=1e-5)
+    assert right == (main.argmax(1) == targets.argmax(1)).sum()
+    assert right <= among <= count == 5
+    assert asked == 0
+    assert trainee.step((tf.constant(x), tf.constant(targets)), stop=True)[4] == 1
+
+
+def test_dropout_depends_on_the_seed_and_the_step() -> None:
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x), name="dropout")
+    rule = Preprocessing(size=8, crop=1.0, color_mode="grayscale", mean=0.5, std=0.5)
+    classifier = Classifier(model, ["a", "b", "c"], rule)
+    still = replace(RECIPES["plain"], learning_rate=1e-30)
+    batch = tf.ones((4, 8, 8, 1)), tf.one_hot([0, 1, 2, 0], 3)
+
+    def losses(seed: int) -> list[float]:
+        trainee = Trainee(classifier, still, steps=9, batch_size=4, seed=seed)
+        return [float(trainee.step(batch)[0]) for _ in range(3)]
+
+    first = losses(1)
+    assert first == losses(1)
+    assert len({*first, *losses(2)}) == 6
+
+
+def test_the_networks_own_penalties_count() -> None:
+    inputs = keras.Input((8, 8, 1))
+    dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5))
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)), name="penalized")
+    rule = Preprocessing(size=8, crop=1.0, color_mode="grayscale", mean=0.5, std=0.5)
+    classifier = Classifier(model, ["a", "b", "c"], rule)
+    trainee = Trainee(classifier, RECIPES["plain"], steps=9, batch_size=4)
+    images, targets = np.zeros((4, 8, 8, 1), "f4"), np.eye(3, dtype="f4")[[0, 1, 2, 0]]
+    penalty = 0.5 * (model.get_weights()[0] ** 2).sum()
+    found = trainee.step((tf.constant(images), tf.constant(targets))).numpy()
+    assert found[0] / 4 == pytest.approx(np.log(3) + penalty, rel=1e-5)
+
+
+def test_a_model_that_is_no_graph_of_layers_is_refused() -> None:
+    class Written(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="written")
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x: tf.Tensor) -> tf.Tensor:
+            return self.dense(keras.ops.reshape(x, (-1, 64)))
+
+    model = Written()
+    model.build((None, 8, 8, 1))
+    rule = Preprocessing(size=8, crop=1.0, color_mode="grayscale", mean=0.5, std=0.5)
+    with pytest.raises(ConfigError, match="one input"):
+        Trainee(Classifier(model, ["a", "b"], rule), RECIPES["plain"], steps=1, batch_size=1)
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""In which arithmetic a run computes."""
+
+import platform
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import tensorflow as tf
+
+from keras_cls.errors import ConfigError
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+
+_PRECISIONS = ("auto", "float32", "bfloat16")
+_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+_AMPERE = (8, 0)  # the first compute capability with bfloat16
+
+
+def choose_precision(wanted: str) -> tuple[Precision, str]:
+    """The precision to compute in, and the reason in words.
+
+    In ``"bfloat16"`` the layers compute in bfloat16; variables, their updates, the logits and the
+    loss stay float32, and so does the classifier that is kept. ``"auto"`` takes it where every
+    accelerator, or else the CPU, has instructions for it.
+
+    Raises:
+        ConfigError: it is neither ``"auto"`` nor a precision.
+    """
+    if wanted not in _PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(_PRECISIONS)}; found {wanted!r}")
+    if wanted == "float32":
+        return "float32", "as asked for"
+    if wanted == "bfloat16":
+        return "bfloat16", "as asked for"
+    if tf.config.list_logical_devices("TPU"):
+        return "bfloat16", "TPUs compute in it"
+    if accelerators := tf.config.list_physical_devices("GPU"):
+        details = map(tf.config.experimental.get_device_details, accelerators)
+        if all(found.get("compute_capability", (0, 0)) >= _AMPERE for found in details):
+            return "bfloat16", "the GPU has it"
+        return "float32", "the GPU has no bfloat16"
+    if _cpu_flags() & _CPU_FLAGS:
+        return "bfloat16", "the CPU has it"
+    return "float32", "the CPU has no bfloat16"
+
+
+def _cpu_flags() -> set[str]:
+    """What Linux says of the CPU; nothing elsewhere."""
+    if platform.system() != "Linux":
+        return set()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.lower().startswith(("flags", "features")):
+            return set(line.partition(":")[2].split())
+    return set()
