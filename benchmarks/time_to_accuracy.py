@@ -221,7 +221,8 @@ def _ours(file: Path, epochs: int) -> None:
         images = tf.cast(data["test_images"], tf.float32)
         scaled = normalize(images, run.classifier.preprocessing).numpy()
         model = run.classifier.model  # the best epoch's
-        set_to_checkpoint(model, Path(folder) / str(RunFolder(folder).read_state().checkpoint))
+        run_folder = RunFolder(run.directory)
+        set_to_checkpoint(model, run.directory / str(run_folder.read_state().checkpoint))
         logits = six_view_logits(model, scaled)
         right = (logits.argmax(1) == data["test_labels"]).mean()
         curve[-1]["accuracy of six views"] = float(right)

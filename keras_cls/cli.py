@@ -422,7 +422,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto; plain, small_gray, small_images, photos, modern, fine_tuning; or a paper's: "
         "lenet5, alexnet, nin, vgg, googlenet, bn_inception, inception_v3, inception_v4, resnet, "
-        "resnet_cifar, resnext, senet, senet154, nasnet, nasnet_cifar",
+        "resnet_cifar, resnext, senet, senet154, nasnet, nasnet_cifar, airbench94",
     )
     train.add_argument(
         "--precision",

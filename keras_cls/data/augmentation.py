@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_cls.data.draws import Draws, Purpose
+from keras_cls.data.draws import Draws, Purpose, Seen
 from keras_cls.data.rand_augment import RandAugment, rand_augment
 from keras_cls.data.resampling import resampled
 from keras_cls.preprocessing import Preprocessing, placement
@@ -45,7 +45,11 @@ class Augmentation:
             (arXiv:1409.1556, section 3.1; the paper's 256..512 for 224 is (256 / 224, 512 / 224)).
         shift: move the image by up to this many pixels each way, black coming in at the border
             (the CIFAR augmentation of arXiv:1512.03385 for 4).
+        reflect: let the mirror image of the input come in at the border instead of black.
         flip: mirror left to right with probability one half.
+        alternating_flip: mirror every image in every second epoch, half of the images in the
+            first (arXiv:2404.00498, section 3.6); images without an index (TFRecord files, a
+            ``tf.data.Dataset`` of the caller's) as by ``flip``.
         rand_augment: RandAugment's operations (arXiv:1909.13719); None for none.
         jitter: change brightness, contrast and saturation, in this order, by factors drawn
             uniformly from 1 - jitter .. 1 + jitter.
@@ -59,7 +63,9 @@ class Augmentation:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     scale_jitter: tuple[float, float] | None = None
     shift: int = 0
+    reflect: bool = False
     flip: bool = False
+    alternating_flip: bool = False
     rand_augment: RandAugment | None = None
     jitter: float = 0.0
     pca_color: float = 0.0
@@ -75,9 +81,19 @@ class Augmentation:
         """Whether images of one size can be varied all at once."""
         return not self.random_scale and self.rand_augment is None
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether some images are mirrored."""
+        return self.flip or self.alternating_flip
+
+    @property
+    def margin(self) -> int:
+        """How many pixels the canvas is wider than the input, on each side."""
+        return 0 if self.reflect else self.shift
+
     def canvas(self, rule: Preprocessing) -> tuple[int, int]:
         """Height and width of the canvas."""
-        return rule.size[0] + 2 * self.shift, rule.size[1] + 2 * self.shift
+        return rule.size[0] + 2 * self.margin, rule.size[1] + 2 * self.margin
 
 
 class View(NamedTuple):
@@ -95,7 +111,7 @@ class Geometry(NamedTuple):
 
     Attributes:
         part: float32 [n, 4], numbers in 0..1 from which a random part is made.
-        corner: int32 [n, 2], where on its canvas each image begins.
+        corner: int32 [n, 2], where on its canvas each image begins; beyond it, if reflected.
         mirrored: bool [n], whether each is mirrored, where images are.
     """
 
@@ -110,6 +126,7 @@ def augment(
     augmentation: Augmentation,
     seed: int,
     place: tf.Tensor | int,
+    seen: Seen | None = None,
 ) -> tf.Tensor:
     """A random variation of one image.
 
@@ -119,11 +136,12 @@ def augment(
         augmentation: what to vary.
         seed: of the whole run.
         place: int64 scalar, the image's place in the run.
+        seen: which image it is; None where it has no index.
 
     Returns:
         float32 ``[H, W, rule.image_channels]`` on the 0..255 scale, not normalized yet.
     """
-    draws = Draws(seed, tf.convert_to_tensor(place, tf.int64), 1)
+    draws = Draws(seed, tf.convert_to_tensor(place, tf.int64), 1, seen)
     geometry = draw_geometry(augmentation, draws)
     view = view_of(tf.shape(image)[:2], rule, augmentation, geometry)
     canvas = on_canvas(image, rule, augmentation, view)
@@ -136,6 +154,7 @@ def augment_batch(
     augmentation: Augmentation,
     seed: int,
     first: tf.Tensor | int,
+    seen: Seen | None = None,
 ) -> tf.Tensor:
     """What :func:`augment` makes of images of one size at consecutive places, all at once.
 
@@ -145,15 +164,16 @@ def augment_batch(
         augmentation: what to vary; it must ``works_on_batches``.
         seed: of the whole run.
         first: int64 scalar, the first image's place in the run.
+        seen: which images they are; None where they have no index.
 
     Returns:
         float32 ``[n, H, W, rule.image_channels]`` on the 0..255 scale, not normalized yet.
     """
     count, height, width, _ = images.shape
-    draws = Draws(seed, tf.convert_to_tensor(first, tf.int64), count)
+    draws = Draws(seed, tf.convert_to_tensor(first, tf.int64), count, seen)
     with tf.init_scope():
         scale, offset = (part.numpy() for part in _placement_of([height, width], rule))
-    offset -= augmentation.shift
+    offset -= augmentation.margin
     size = augmentation.canvas(rule)
     if scale.tolist() == [1, 1]:  # the pixels stay as they are, and small
         canvas = _cut_out(images, offset.astype(int).tolist(), size)
@@ -167,8 +187,11 @@ def augment_batch(
 def draw_geometry(augmentation: Augmentation, draws: Draws) -> Geometry:
     """The random numbers of what moves pixels about."""
     numbers = draws.uniform(Purpose.GEOMETRY, 8)
-    corner = tf.cast(numbers[:, 4:6] * (2 * augmentation.shift + 1), tf.int32)
-    return Geometry(part=numbers[:, :4], corner=corner, mirrored=numbers[:, 6] < 0.5)
+    shift = augmentation.shift
+    corner = tf.cast(numbers[:, 4:6] * (2 * shift + 1), tf.int32) + augmentation.margin - shift
+    turns = draws.turns() if augmentation.alternating_flip else None
+    mirrored = numbers[:, 6] < 0.5 if turns is None else turns
+    return Geometry(part=numbers[:, :4], corner=corner, mirrored=mirrored)
 
 
 def view_of(
@@ -182,7 +205,7 @@ def view_of(
         view = _jittered_scale(size, rule, augmentation.scale_jitter, part)
     else:
         view = _placement_of(size, rule)
-    return View(view.scale, view.offset - augmentation.shift)
+    return View(view.scale, view.offset - augmentation.margin)
 
 
 def on_canvas(
@@ -202,9 +225,10 @@ def vary_canvas(
     """One canvas, float32 ``[., ., c]``, to a varied image ``[H, W, c]``."""
     out = canvas
     if augmentation.shift:
-        top, left = tf.unstack(geometry.corner[0])
-        out = canvas[top : top + rule.size[0], left : left + rule.size[1]]
-    if augmentation.flip:
+        for axis, side in enumerate(rule.size):
+            pixels = _within(tf.range(side) + geometry.corner[0, axis], canvas.shape[axis])
+            out = tf.gather(out, pixels, axis=axis)
+    if augmentation.mirrors:
         out = tf.cond(geometry.mirrored[0], lambda: tf.reverse(out, [1]), lambda: out)
     out = tf.ensure_shape(out, (*rule.size, rule.image_channels))
     if augmentation.rand_augment is not None:
@@ -221,16 +245,22 @@ def _moved_and_mirrored(
     canvas: tf.Tensor, rule: Preprocessing, augmentation: Augmentation, geometry: Geometry
 ) -> tf.Tensor:
     """[n, ., ., c] -> [n, H, W, c]: each image's part of its canvas, by one look-up of pixels."""
-    if not augmentation.shift and not augmentation.flip:
+    if not augmentation.shift and not augmentation.mirrors:
         return canvas
     count, rows, columns, channels = canvas.shape
     down, across = (tf.range(side)[None] for side in rule.size)
-    if augmentation.flip:
+    if augmentation.mirrors:
         across = tf.where(geometry.mirrored[:, None], across[:, ::-1], across)
-    down, across = down + geometry.corner[:, :1], across + geometry.corner[:, 1:]
+    down = _within(down + geometry.corner[:, :1], rows)
+    across = _within(across + geometry.corner[:, 1:], columns)
     image = tf.range(count)[:, None, None]
     pixel = (image * rows + down[:, :, None]) * columns + across[:, None, :]
     return tf.gather(tf.reshape(canvas, [-1, channels]), pixel)
+
+
+def _within(places: tf.Tensor, side: int) -> tf.Tensor:
+    """Places on a side of 0..side - 1; those beyond it are reflected, the border not repeated."""
+    return tf.abs(side - 1 - tf.abs(side - 1 - places))
 
 
 def _cut_out(images: tf.Tensor, corner: list[int], size: tuple[int, int]) -> tf.Tensor:

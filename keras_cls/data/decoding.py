@@ -14,6 +14,7 @@ _HEADER_BYTES = 1 << 18
 _JPEG = b"\xff\xd8\xff"
 _DCT = "INTEGER_ACCURATE"  # that libjpeg, hence Pillow, uses by default
 _REDUCTIONS = (1, 2, 4, 8)
+_FEW = 8
 
 
 def decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
@@ -149,12 +150,13 @@ def decode_jpeg_part(
     choice = tf.maximum(tf.math.count_nonzero(reductions <= coarsest, dtype=tf.int32) - 1, 0)
     reduction = tf.gather(reductions, choice)
     # Where colours are stored at half the size, those at the border of what is decoded are not
-    # smoothed with their neighbours beyond it: two pixels more make up for that.
+    # smoothed with their neighbours beyond it: two pixels more make up for that. Of a few columns
+    # none would be smoothed.
     size = tf.cast(tf.math.ceil(tf.cast(header.size, tf.float32) / reduction), tf.int32)
     first = tf.cast(tf.floor(tf.reduce_min(corners, 0) / reduction), tf.int32) - 2
     last = tf.cast(tf.math.ceil(tf.reduce_max(corners, 0) / reduction), tf.int32) + 2
-    first = tf.clip_by_value(first, 0, size - 1)
-    last = tf.clip_by_value(last, first + 1, size)
+    first = tf.clip_by_value(first, 0, tf.maximum(size - _FEW, 0))
+    last = tf.minimum(tf.maximum(last, first + _FEW), size)
     window = tf.concat([first, last - first], 0)
 
     def decoded(ratio: int) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +22,18 @@ class Purpose(IntEnum):
     NOISE = -5
 
 
+class Seen(NamedTuple):
+    """Which images are drawn for, and how often they were seen before.
+
+    Attributes:
+        images: int64 [n], their indices.
+        epoch: int64 scalar, counted from 0.
+    """
+
+    images: tf.Tensor
+    epoch: tf.Tensor
+
+
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of images at consecutive places.
@@ -31,11 +44,13 @@ class Draws:
         seed: of the whole run.
         first: int64 scalar, the first image's place.
         count: how many images there are.
+        seen: which images they are; None where they have no index.
     """
 
     seed: int
     first: tf.Tensor
     count: int
+    seen: Seen | None = None
 
     def uniform(self, purpose: Purpose, *shape: int) -> tf.Tensor:
         """float32 ``[count, *shape]``, each in 0..1, without 1."""
@@ -50,6 +65,17 @@ class Draws:
             shape=tf.constant([self.count, blocks * _BLOCK]), key=key, counter=begin, alg=_PHILOX
         )
         return tf.reshape(drawn[:, :numbers], [self.count, *shape])
+
+    def turns(self) -> tf.Tensor | None:
+        """bool ``[count]``: for each image true in every second epoch; from which on is drawn.
+
+        None where it is not known which images they are.
+        """
+        if self.seen is None:
+            return None
+        names = tf.strings.join([f"{self.seed} ", tf.strings.as_string(self.seen.images)])
+        drawn = tf.strings.to_hash_bucket_fast(names, 2)
+        return (drawn + self.seen.epoch) % 2 == 1
 
     def seeds(self, purpose: Purpose) -> tf.Tensor:
         """int64 ``[count, 2]``, for operations that draw themselves."""

@@ -150,6 +150,7 @@ def training_batches(
             rule,
             augmentation,
             rows=rows,
+            per_epoch=per_epoch,
             seed=seed,
             tolerant=broken is not None,
         )

@@ -1,7 +1,7 @@
 """From items to batches of varied images: one by one, or, where they lie in memory, all at once."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ from keras_cls.data.decoding import (
     jpeg_header,
     with_channels,
 )
-from keras_cls.data.draws import Draws
+from keras_cls.data.draws import Draws, Seen
 from keras_cls.data.resampling import reach
 from keras_cls.data.streams import HeldStream, ImageStream
 from keras_cls.preprocessing import Preprocessing, normalize
@@ -70,6 +70,7 @@ def varied_batches(
     augmentation: Augmentation,
     *,
     rows: int,
+    per_epoch: int,
     seed: int,
     tolerant: bool,
 ) -> tf.data.Dataset:
@@ -82,6 +83,7 @@ def varied_batches(
         rule: how images become the network's input.
         augmentation: what is varied.
         rows: images of a batch.
+        per_epoch: places of an epoch.
         seed: of the run.
         tolerant: put other images of the batch where one cannot be read, and name it; else that
             is an error.
@@ -89,8 +91,10 @@ def varied_batches(
     if isinstance(source, HeldStream) and augmentation.works_on_batches:
         table = source.pixel_table()
         if table is not None:
-            return _all_at_once(places, firsts, source, table, rule, augmentation, rows, seed)
-    return _one_by_one(places, firsts, source, rule, augmentation, rows, seed, tolerant)
+            return _all_at_once(
+                places, firsts, source, table, rule, augmentation, rows, per_epoch, seed
+            )
+    return _one_by_one(places, firsts, source, rule, augmentation, rows, per_epoch, seed, tolerant)
 
 
 def shares_of(targets: tf.Tensor, classes: int) -> tf.Tensor:
@@ -106,11 +110,13 @@ def _all_at_once(
     rule: Preprocessing,
     augmentation: Augmentation,
     rows: int,
+    per_epoch: int,
     seed: int,
 ) -> tf.data.Dataset:
     def prepared(first: tf.Tensor, indices: tf.Tensor) -> Batch:
         pixels = with_channels(tf.gather(table, indices), rule.image_channels)
-        images = normalize(augment_batch(pixels, rule, augmentation, seed, first), rule)
+        seen = Seen(indices, first // per_epoch)
+        images = normalize(augment_batch(pixels, rule, augmentation, seed, first, seen), rule)
         shares = shares_of(tf.gather(source.target_table(), indices), len(source.labels))
         return Batch(first, images, shares, _NONE)
 
@@ -127,10 +133,11 @@ def _one_by_one(
     rule: Preprocessing,
     augmentation: Augmentation,
     rows: int,
+    per_epoch: int,
     seed: int,
     tolerant: bool,
 ) -> tf.data.Dataset:
-    load = _varied_image(source, rule, augmentation, seed)
+    load = _varied_image(source, rule, augmentation, per_epoch, seed)
     classes = len(source.labels)
     if not tolerant:
         batches = places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
@@ -174,9 +181,14 @@ def blank_of(source: ImageStream, shape: tuple[int, int, int]) -> Loaded:
 
 def indices_of(places: tf.data.Dataset) -> tf.data.Dataset:
     """The index of each image, int64; of what is no index itself, but would have to be read, -1."""
-    if places.element_spec[1] == (tf.TensorSpec([], tf.int64),):
+    if _is_index(places.element_spec[1]):
         return places.map(lambda place, item: item[0])
     return tf.data.Dataset.from_tensors(tf.constant(UNKNOWN, tf.int64)).repeat()
+
+
+def _is_index(item: tuple[Any, ...]) -> bool:
+    """Whether an item, or what it is specified as, is an image's index."""
+    return len(item) == 1 and item[0].dtype == tf.int64 and item[0].shape.rank == 0
 
 
 def loaded_or_blank(
@@ -236,13 +248,18 @@ def loaded_or_blank(
 
 
 def _varied_image(
-    source: ImageStream, rule: Preprocessing, augmentation: Augmentation, seed: int
+    source: ImageStream,
+    rule: Preprocessing,
+    augmentation: Augmentation,
+    per_epoch: int,
+    seed: int,
 ) -> Callable[..., Loaded]:
     """(place, item) -> the image, varied."""
 
     def load(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Loaded:
         image, target = source.load(*item)
-        draws = Draws(seed, place, 1)
+        seen = Seen(item[0][None], place // per_epoch) if _is_index(item) else None
+        draws = Draws(seed, place, 1, seen)
         geometry = draw_geometry(augmentation, draws)
 
         def whole(pixels: tf.Tensor) -> tf.Tensor:

@@ -455,7 +455,7 @@ _PAPERS = (
         decays="all",
         norm_bias_rate=64.0,
         stops=(Stop("whitening/bias", after=0.3),),
-        augmentation=Augmentation(shift=2, flip=True),
+        augmentation=Augmentation(shift=2, reflect=True, alternating_flip=True),
         label_smoothing=0.2,
         lookahead=Lookahead(every=5, from_share=0.3, decay=0.95**5, power=3.0),
     ),

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from keras_cls.architectures import list_models, model_spec
 from keras_cls.classifier import Classifier, load
+from keras_cls.data.augmentation import Augmentation
 from keras_cls.data.balance import class_weights, describe_imbalance, positive_weights
 from keras_cls.data.broken import BrokenImages
 from keras_cls.data.opening import (
@@ -59,6 +60,7 @@ from keras_cls.training.trainee import Trainee
 Imbalance: TypeAlias = Literal["weights", "resample"]
 
 _SAMPLE_IMAGES = 16
+_PREPARATION_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,8 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
     workers.agreed(f"{fingerprint(images.train)} {state.checkpoint}")
     if workers.is_chief:
         folder.write_settings(settings)
+    if not trained and state.checkpoint is None:
+        _prepare(classifier, images.train, request.seed)
     classifier.training = settings
     classifier.sample = _sample(images.validation, classifier)
     uneven = describe_imbalance(images.labels, images.train.counts)
@@ -472,6 +476,22 @@ def _loss_weights(imbalance: Imbalance | None, stream: ImageStream) -> np.ndarra
     if stream.multi_label:
         return positive_weights(stream.counts, len(stream))
     return class_weights(stream.counts)
+
+
+def _prepare(classifier: Classifier, stream: ImageStream, seed: int) -> None:
+    """Fit fresh weights to some of the images, where the network's paper does so."""
+    prepare = model_spec(classifier.architecture).prepare
+    if prepare is not None:
+        count = min(_PREPARATION_IMAGES, len(stream))
+        batches = training_batches(
+            stream,
+            classifier.preprocessing,
+            Augmentation(),
+            batch_size=count,
+            seed=seed,
+            broken=BrokenImages(),
+        )
+        prepare(classifier.model, next(iter(batches))[0].numpy())
 
 
 def _sample(stream: ImageStream, classifier: Classifier) -> np.ndarray:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import photo
 
-from keras_cls.data.augmentation import Augmentation, augment
+from keras_cls.data.augmentation import Augmentation, augment, augment_batch
+from keras_cls.data.draws import Seen
 from keras_cls.preprocessing import Preprocessing, resize_and_crop
 
 RULE = Preprocessing(size=(8, 10), crop=0.8)
@@ -42,6 +45,55 @@ def test_shift_moves_whole_pixels_and_lets_black_in():
     outcomes = variations(image, Augmentation(shift=2), rule, count=200)
     found = {places[np.rint(out).astype(np.uint8).tobytes()] for out in outcomes}
     assert len(found) == len(places)  # every one of the 25 moves, each way and none
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_shift_may_let_the_mirror_image_in(scaled: bool) -> None:
+    rule = Preprocessing(size=6, crop=1.0, resize="squash")
+    image = np.arange(1, 6 * 6 * 3 + 1, dtype=np.uint8).reshape(6, 6, 3)
+    shown = image.repeat(2, 0).repeat(2, 1) if scaled else image
+    plain = resize_and_crop(tf.constant(shown), rule).numpy()
+    padded = np.pad(plain, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    places = {padded[y : y + 6, x : x + 6].tobytes(): (y, x) for y in range(5) for x in range(5)}
+    moves = Augmentation(shift=2, reflect=True)
+    outcomes = variations(shown, moves, rule, count=200)
+    assert {places[out.tobytes()] for out in outcomes} == set(places.values())
+    black = variations(shown, Augmentation(shift=2), rule, count=200)
+    for out, other in zip(outcomes, black, strict=True):  # the same moves
+        np.testing.assert_array_equal(out[2:4, 2:4], other[2:4, 2:4])
+    together = augment_batch(tf.constant(np.stack([shown] * 50)), rule, moves, 7, 3)
+    np.testing.assert_array_equal(together, outcomes[3:53])
+
+
+def test_alternating_flips_come_in_turn_half_of_them_first() -> None:
+    plain = resize_and_crop(tf.constant(photo()), RULE).numpy()
+    images = tf.constant(np.stack([photo()] * 400))
+    flip = Augmentation(alternating_flip=True)
+
+    def mirrored(seed: int, epoch: int, order: np.ndarray) -> np.ndarray:
+        seen = Seen(tf.constant(order), tf.constant(epoch, tf.int64))
+        out = augment_batch(images, RULE, flip, seed, 400 * epoch, seen).numpy()
+        found = (out == plain[:, ::-1]).all((1, 2, 3))
+        assert np.array_equal(found, ~(out == plain).all((1, 2, 3)))
+        alone = augment(images[0], RULE, flip, seed, 3, Seen(seen.images[7:8], seen.epoch))
+        np.testing.assert_array_equal(alone, out[7])
+        return found[np.argsort(order)]
+
+    random = np.random.default_rng(0)
+    epochs = [mirrored(7, epoch, random.permutation(400)) for epoch in range(4)]
+    assert 160 < epochs[0].sum() < 240
+    for one, following in pairwise(epochs):
+        np.testing.assert_array_equal(one, ~following)
+    assert 140 < (epochs[0] == mirrored(8, 0, np.arange(400))).sum() < 260
+
+
+def test_alternating_flips_of_images_without_an_index_are_random() -> None:
+    alternating, random = (
+        variations(photo(), flip, count=20)
+        for flip in (Augmentation(alternating_flip=True), Augmentation(flip=True))
+    )
+    for one, other in zip(alternating, random, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_same_seed_gives_the_same_variation():

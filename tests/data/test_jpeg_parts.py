@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from image_files import encoded, exif_block, segment
 from PIL import Image
@@ -47,7 +47,9 @@ SPANS = st.lists(st.floats(-0.1, 1.1), min_size=2, max_size=2).map(sorted)
 
 
 @given(JPEGS, SPANS, SPANS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=150, deadline=None)
+@example(jpeg(3, 5, 1, subsampling=2), [0.0, 1.0], [0.0, 0.0])
+@example(jpeg(30, 40, 6, subsampling=2), [0.0, 0.01], [0.99, 1.0])
 def test_the_pixels_of_a_part_are_those_of_the_whole(data: bytes, rows, columns) -> None:
     whole = decode_image(tf.constant(data), 3).numpy()
     size = np.array(whole.shape[:2], np.float32)

@@ -33,7 +33,15 @@ def varied(source: ScannedImages, rule, augmentation, first: int = 0) -> np.ndar
     places = source.in_order().map(lambda index: (index,)).enumerate(first)
     firsts = tf.data.Dataset.counter(first, count)
     (batch,) = varied_batches(
-        places, firsts, source, rule, augmentation, rows=count, seed=SEED, tolerant=False
+        places,
+        firsts,
+        source,
+        rule,
+        augmentation,
+        rows=count,
+        per_epoch=count,
+        seed=SEED,
+        tolerant=False,
     )
     assert batch.first == first and batch.images.shape == (count, *rule.input_shape)
     return batch.images.numpy()
