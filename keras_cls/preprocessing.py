@@ -39,6 +39,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3", "box": "box"}
+# How far the kernels reach to each side, in pixels of the coarser of the two grids.
+_REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0, "box": 0.5}
+_NEVER_NEGATIVE = ("bilinear", "box")
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -178,19 +181,73 @@ def place(
 ) -> "tf.Tensor":
     """Resize by ``scale``, cut out the input size at ``offset``, clip to 0..255.
 
-    One operation computes only the pixels that are kept; beyond the image it gives black.
+    Only the pixels that are kept are computed; beyond the image they are black.
     """
     import tensorflow as tf
 
+    out = resample(image[None], rule, rule.size, scale, offset)[0]
+    return tf.ensure_shape(out, (*rule.size, rule.image_channels))
+
+
+def resample(
+    images: "tf.Tensor",
+    rule: Preprocessing,
+    size: tuple[int, int],
+    scale: "tf.Tensor",
+    offset: "tf.Tensor",
+) -> "tf.Tensor":
+    """Images resized by ``scale``, cut out at ``offset`` and clipped; black lies around an image.
+
+    ``ScaleAndTranslate`` resizes the rows with a loop over long vectors, and the columns with one
+    over the channels of a pixel, which takes most of its time. Here it only ever resizes rows: of
+    the image whose pixels of a row are taken for one pixel of many channels, then of the same on
+    its side. The values are the same to the bit, in a third of the time.
+
+    Args:
+        images: uint8 or float32 ``[n, h, w, c]`` on the 0..255 scale.
+        rule: whose interpolation is taken.
+        size: height and width of what is cut out.
+        scale: float32 ``[2]``, rows first.
+        offset: float32 ``[2]``, in pixels of the resized image.
+
+    Returns:
+        float32 ``[n, *size, c]`` on the 0..255 scale.
+    """
+    import tensorflow as tf
+
+    upright = _resample_rows(images, rule, size[0], scale[0], offset[0])
+    on_its_side = tf.transpose(upright, [0, 2, 1, 3])
+    out = _resample_rows(on_its_side, rule, size[1], scale[1], offset[1])
+    out = tf.minimum(tf.transpose(out, [0, 2, 1, 3]), 255.0)
+    if rule.interpolation not in _NEVER_NEGATIVE:
+        out = tf.maximum(out, 0.0)
+    return tf.ensure_shape(out, (None, *size, images.shape[-1]))
+
+
+def reach(rule: Preprocessing, scale: "tf.Tensor") -> "tf.Tensor":
+    """How many pixels beyond a part of the image have a say in it, float32 of ``scale``'s shape."""
+    import tensorflow as tf
+
+    return _REACH[rule.interpolation] / tf.minimum(scale, 1.0)
+
+
+def _resample_rows(
+    images: "tf.Tensor", rule: Preprocessing, size: int, scale: "tf.Tensor", offset: "tf.Tensor"
+) -> "tf.Tensor":
+    """[n, h, w, c] -> [n, size, w, c]."""
+    import tensorflow as tf
+
+    shape = tf.shape(images)
+    count, height, width, channels = (shape[axis] for axis in range(4))
     out = tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
-        size=tf.constant(rule.size, tf.int32),
-        scale=scale,
-        translation=-offset,
+        images=tf.reshape(images, [count, height, 1, width * channels]),
+        size=tf.constant([size, 1], tf.int32),
+        scale=tf.stack([scale, 1.0]),
+        translation=tf.stack([-offset, 0.0]),
         kernel_type=KERNELS[rule.interpolation],
         antialias=True,
-    )[0]
-    return tf.ensure_shape(tf.clip_by_value(out, 0.0, 255.0), (*rule.size, rule.image_channels))
+    )
+    return tf.reshape(out, [count, size, width, images.shape[-1]])
 
 
 def normalize(images: "tf.Tensor", rule: Preprocessing) -> "tf.Tensor":
@@ -202,7 +259,15 @@ def normalize(images: "tf.Tensor", rule: Preprocessing) -> "tf.Tensor":
         images = tf.reduce_sum(images * tf.constant(_LUMA, tf.float32), axis=-1, keepdims=True)
     gain = [1 / (255 * std) for std in rule.std]
     bias = [-mean / std for mean, std in zip(*_same_length(rule.mean, rule.std), strict=True)]
-    return images * tf.constant(gain, tf.float32) + tf.constant(bias, tf.float32)
+    width, channels = images.shape[-2], images.shape[-1]
+    if width is None:
+        return images * tf.constant(gain, tf.float32) + tf.constant(bias, tf.float32)
+    # Whole rows at once: with the channels alone as the inner loop it takes five times as long.
+    length = width * channels
+    rows = tf.reshape(images, tf.concat([tf.shape(images)[:-2], [length]], 0))
+    gains, biases = (tf.constant(row * (length // len(row)), tf.float32) for row in (gain, bias))
+    out = rows * gains + biases
+    return tf.ensure_shape(tf.reshape(out, tf.shape(images)), images.shape)
 
 
 def _resized(height: "tf.Tensor", width: "tf.Tensor", rule: Preprocessing) -> "tf.Tensor":

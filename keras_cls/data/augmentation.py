@@ -15,8 +15,7 @@ import tensorflow as tf
 
 from keras_cls.data.draws import Draws, Purpose, Seen
 from keras_cls.data.rand_augment import RandAugment, rand_augment
-from keras_cls.data.resampling import resampled
-from keras_cls.preprocessing import Preprocessing, placement
+from keras_cls.preprocessing import Preprocessing, placement, resample
 
 # The principal components of ImageNet's colours, as fb.resnet.torch measured and published them:
 # eigenvalues on the 0..1 scale, and eigenvectors as columns, rows being R, G, B.
@@ -178,7 +177,7 @@ def augment_batch(
     if scale.tolist() == [1, 1]:  # the pixels stay as they are, and small
         canvas = _cut_out(images, offset.astype(int).tolist(), size)
     else:
-        canvas = resampled(images, rule, size, tf.constant(scale), tf.constant(offset))
+        canvas = resample(images, rule, size, tf.constant(scale), tf.constant(offset))
     geometry = draw_geometry(augmentation, draws)
     out = tf.cast(_moved_and_mirrored(canvas, rule, augmentation, geometry), tf.float32)
     return _vary_colors(out, augmentation, draws)
@@ -212,7 +211,7 @@ def on_canvas(
     image: tf.Tensor, rule: Preprocessing, augmentation: Augmentation, view: View
 ) -> tf.Tensor:
     """One image, or a part of it, on its canvas: uint8 ``[h, w, c]`` -> float32."""
-    return resampled(image[None], rule, augmentation.canvas(rule), view.scale, view.offset)[0]
+    return resample(image[None], rule, augmentation.canvas(rule), view.scale, view.offset)[0]
 
 
 def vary_canvas(

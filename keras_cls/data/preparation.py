@@ -25,9 +25,8 @@ from keras_cls.data.decoding import (
     with_channels,
 )
 from keras_cls.data.draws import Draws, Seen
-from keras_cls.data.resampling import reach
 from keras_cls.data.streams import HeldStream, ImageStream
-from keras_cls.preprocessing import Preprocessing, normalize
+from keras_cls.preprocessing import Preprocessing, normalize, reach
 
 _NONE = np.zeros(0, np.int64)
 
