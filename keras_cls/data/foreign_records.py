@@ -35,7 +35,7 @@ from keras_cls.data.records import (
     example_features,
     read_arrays,
 )
-from keras_cls.data.scanning import Progress, _tensorflow_decodes, describe_unreadable
+from keras_cls.data.scanning import Progress, describe_unreadable, tensorflow_decodes
 from keras_cls.errors import DataError, ImageError
 from keras_cls.files import new_file
 from keras_cls.labels import checked_labels, checked_name, listing, printable
@@ -274,7 +274,7 @@ def _look_at(
             f"{where}: the feature '{keys.label}' should be class numbers from 0 on, found "
             f"{printable(repr(list(labels[:3])))}"
         )
-    if not _tensorflow_decodes(images[0]):
+    if not tensorflow_decodes(images[0]):
         reason = "not a sound JPEG, PNG, GIF or BMP image"
         names = [n.decode(errors="replace") for n in features.get(keys.name, [])]
         found.unreadable.append((f"{printable(names[0])} ({where})" if names else where, reason))

@@ -44,7 +44,7 @@ from keras_cls.data.records import (
     open_packed,
     write_index,
 )
-from keras_cls.data.scanning import Progress, _tensorflow_decodes, describe_unreadable
+from keras_cls.data.scanning import Progress, describe_unreadable, tensorflow_decodes
 from keras_cls.data.sources import LabelledImages, split
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.files import new_file, read_json, remove_leftovers, sole_owner, write_json
@@ -492,7 +492,7 @@ def _encoded(
     else:
         data = encode_for_graph(original, name=name)
         # What looks right to Pillow may not do for TensorFlow's decoders, which are stricter.
-        if data == original and not _tensorflow_decodes(data):
+        if data == original and not tensorflow_decodes(data):
             data = encode_png(original, name=name)
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size

@@ -219,7 +219,7 @@ def _decodable(path: Path, cache: Path) -> _Readable | ImageError:
     try:
         encoded = encode_for_graph(original, name=str(path))
         if encoded == original:
-            if _tensorflow_decodes(original):
+            if tensorflow_decodes(original):
                 return _Readable(path, _shape(io.BytesIO(original)))
             # It looks right to Pillow, but TensorFlow's decoders are stricter.
             encoded = encode_png(original, name=str(path))
@@ -240,7 +240,8 @@ def _shape(file: Path | io.BytesIO) -> tuple[int, int, int]:
         return height, width, 4 if is_png and image.has_transparency_data else 3
 
 
-def _tensorflow_decodes(data: bytes) -> bool:
+def tensorflow_decodes(data: bytes) -> bool:
+    """Whether TensorFlow, too, reads an encoded image to its end."""
     try:
         if data.startswith(b"\xff\xd8"):
             # An eighth of the size costs less, and still reads the file to its end.
