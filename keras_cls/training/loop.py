@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -25,8 +25,11 @@ from keras_cls.training.trainee import Trainee
 _STEPS_AHEAD = 8
 
 
-class Watcher(Protocol):
-    """Somebody who looks on."""
+class Watcher:
+    """Somebody who looks on, and heeds what it has a method for."""
+
+    def first_images(self, images: tf.Tensor) -> None:
+        """The run is about to take its first step, on images float32 [b, H, W, C] such as these."""
 
     def begin_epoch(self, epoch: int, step: int) -> None:
         """Epoch number ``epoch``, counted from 0, goes on behind its first ``step`` steps."""
@@ -131,6 +134,8 @@ class _Epoch:
             with self._timed("seconds"):
                 with self._timed("data_seconds"):
                     batch = next(batches)
+                if self._number == 0 and self._step == 0:
+                    self._show_first(batch)
                 running.append((self._step, self._trainee.step(batch, bool(self._stop))))
                 self._step += 1
                 if len(running) > self._ahead:
@@ -169,6 +174,11 @@ class _Epoch:
             "data_seconds": round(self._seconds["data_seconds"], 3),
             "validation_seconds": round(validated, 3),
         }
+
+    def _show_first(self, batch: Any) -> None:
+        images, *_ = self._trainee.strategy.experimental_local_results(batch[0])
+        for watcher in self._watchers:
+            watcher.first_images(images)
 
     def _take_all(self, running: deque[tuple[int, tf.Tensor]]) -> None:
         with self._timed("seconds"):

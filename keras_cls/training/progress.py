@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_cls.training.figures import Figures
+from keras_cls.training.loop import Watcher
 
 _SHOWN = {
     "loss": "loss {:.4f}",
@@ -22,7 +23,7 @@ _SHOWN = {
 _REDRAWN = 0.25  # seconds
 
 
-class TrainingProgress:
+class TrainingProgress(Watcher):
     """A bar for the running epoch; each finished epoch leaves one line.
 
     Args:
@@ -46,7 +47,16 @@ class TrainingProgress:
         self._steps = steps
         self._learning_rate = learning_rate
         self._right = "right" if multi_label else "top-1"
-        self._bar = progress_bar(console)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         self._task = self._bar.add_task("", total=steps, figures="", visible=False)
         self._drawn = self._begun = 0.0
         self._done = self._images = 0
@@ -95,37 +105,3 @@ class TrainingProgress:
     def _line(self, figures: dict[str, float]) -> str:
         parts = [shown.format(figures[key]) for key, shown in _SHOWN.items() if key in figures]
         return "  ".join(parts).replace("top-1", self._right)
-
-
-class ScanProgress:
-    """A bar for the scan of image files; shows nothing for a handful of files."""
-
-    def __init__(self, console: Console) -> None:
-        self._bar = progress_bar(console)
-        self._task = self._bar.add_task("looking at the images", total=None, figures="")
-
-    def __enter__(self) -> "ScanProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.update(self._task, visible=False)
-        self._bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Told how far the scan is."""
-        self._bar.update(self._task, completed=done, total=total)
-
-
-def progress_bar(console: Console) -> Progress:
-    """The bar that all of them share."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

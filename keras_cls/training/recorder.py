@@ -32,6 +32,7 @@ class Recorder:
         state = self._state
         state.step, state.sums, state.seconds = step, figures.sums.tolist(), dict(seconds)
         self._write_checkpoint()
+        self._write_state()
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """Keep an epoch: its figures, the classifier if it is the best so far, the weights."""
@@ -47,19 +48,19 @@ class Recorder:
             classifier.metrics = {k: v for k, v in row.items() if not k.endswith("seconds")}
             if self._writes:
                 classifier.save(self._folder.path / state.best)
-        self._write_checkpoint(row, begun)
+        self._write_checkpoint()
+        row["saving_seconds"] = round(time.monotonic() - begun, 3)
+        self._write_state()
 
-    def _write_checkpoint(
-        self, row: dict[str, float] | None = None, begun: float | None = None
-    ) -> None:
+    def _write_checkpoint(self) -> None:
         state = self._state
         state.checkpoint = self._folder.checkpoint_for(state.epochs_done, state.step)
         if self._writes:
             save_checkpoint(self._folder.path / state.checkpoint, self._trainee.variables)
-        if row is not None and begun is not None:
-            row["saving_seconds"] = round(time.monotonic() - begun, 3)
+
+    def _write_state(self) -> None:
         if self._writes:
-            self._folder.write_state(state)
+            self._folder.write_state(self._state)
         self.last_checkpoint = time.monotonic()
 
 

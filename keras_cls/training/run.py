@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
@@ -34,6 +35,7 @@ from keras_cls.data.pipeline import (
 )
 from keras_cls.data.scanning import describe_unreadable
 from keras_cls.errors import ConfigError
+from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.files import sole_owner, write_json
 from keras_cls.labels import checked_labels
 from keras_cls.training.checkpoint import load_checkpoint
@@ -43,7 +45,7 @@ from keras_cls.training.failures import disk_errors_named, training_errors_named
 from keras_cls.training.judge import Judge
 from keras_cls.training.loop import Plan, Watcher, run_epochs
 from keras_cls.training.precision import choose_precision
-from keras_cls.training.progress import ScanProgress, TrainingProgress
+from keras_cls.training.progress import TrainingProgress
 from keras_cls.training.recipes import (
     checked_epochs,
     choose_batch_size,
@@ -108,6 +110,7 @@ class _Request:
             return self.model.architecture
         return model_spec(self.model).name
 
+    @cached_property  # arrays and weights are digested for it
     def settings(self) -> dict[str, Any]:
         """What a run that goes on must have been asked for too, as plain JSON types."""
         start = self.model
@@ -246,12 +249,12 @@ def train(
 def _train(request: _Request, setting: _Setting) -> TrainingRun:
     """Look at what the folder holds, own it, and run."""
     folder, workers = setting.folder, setting.workers
-    folder.check(request.settings())
+    folder.check(request.settings)
     state = folder.read_state()
     if state.finished:
         setting.console.print(f"{folder.path}: this run is finished; nothing to do")
         return TrainingRun(load(folder.path), state.history, folder.path, folder.report)
-    workers.agreed(json.dumps(request.settings(), sort_keys=True), "the arguments")
+    workers.agreed(json.dumps(request.settings, sort_keys=True), "the arguments")
     with sole_owner(folder.path) if workers.is_chief else nullcontext():
         if workers.is_chief:
             folder.remove_leftovers()
@@ -300,10 +303,10 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
             "digests": [fingerprint(images.train), fingerprint(images.validation)],
         },
     }
-    settings = {"request": request.settings(), "resolved": resolved}
+    settings = {"request": request.settings, "resolved": resolved}
     if state.checkpoint is not None:
         folder.check_data(resolved)
-    workers.agreed(f"{fingerprint(images.train)} {state.checkpoint}")
+    workers.agreed(f"{resolved['data']} {state.checkpoint}")
     if workers.is_chief:
         folder.write_settings(settings)
     if not trained and state.checkpoint is None:
@@ -353,7 +356,7 @@ def _opened(request: _Request, setting: _Setting) -> TrainingData:
     """The data; of several workers the chief looks first, and the others find its copies."""
     if not setting.workers.is_chief:
         setting.workers.barrier("the chief has looked at the images")
-    with ScanProgress(setting.console) as progress:
+    with ImageProgress("looking at the images", quiet=setting.console.quiet) as progress:
         images = open_training_data(
             request.data,
             request.validation,
@@ -413,11 +416,9 @@ def _fit(
                 trainee.classifier.multi_label,
             )
             open_ones.callback(progress.close)
-            board = TensorBoard(folder.tensorboard)
+            board = TensorBoard(folder.tensorboard, rule)
             open_ones.callback(board.close)
             watchers = [progress, board]
-            if not state.checkpoint:
-                board.show_images(next(iter(training))[0], rule)
         stop = open_ones.enter_context(stop_requests())
         run_epochs(
             trainee,
@@ -467,7 +468,9 @@ def _finish(
         folder.write_state(state)
         setting.console.print(evaluation.summary(), highlight=False, markup=False)
     setting.workers.barrier("the report is written")
-    return TrainingRun(load(folder.classifier), state.history, folder.path, folder.report)
+    if not setting.workers.is_chief:
+        classifier = load(folder.classifier)
+    return TrainingRun(classifier, state.history, folder.path, folder.report)
 
 
 def _loss_weights(imbalance: Imbalance | None, stream: ImageStream) -> np.ndarray | None:

@@ -6,31 +6,30 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cls.preprocessing import Preprocessing
-from keras_cls.training.figures import Figures
+from keras_cls.training.loop import Watcher
 
 _SAMPLES = 16
 
 
-class TensorBoard:
-    """Writes ``train`` and ``validation`` below a folder: scalars each epoch, images once."""
+class TensorBoard(Watcher):
+    """Writes ``train`` and ``validation`` below a folder: scalars each epoch, images once.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where.
+        rule: how the images were normalized.
+    """
+
+    def __init__(self, folder: Path, rule: Preprocessing) -> None:
+        self._rule = rule
         self._train = tf.summary.create_file_writer(str(folder / "train"))
         self._validation = tf.summary.create_file_writer(str(folder / "validation"))
 
-    def show_images(self, batch: tf.Tensor, rule: Preprocessing) -> None:
-        """Write a few images of a training batch, float32 [B, H, W, C], back in their colours."""
+    def first_images(self, images: tf.Tensor) -> None:
+        """Write a few of them, back in their colours."""
+        shown = visible(images.numpy()[:_SAMPLES], self._rule)
         with self._train.as_default():
-            tf.summary.image(
-                "augmented", visible(batch.numpy()[:_SAMPLES], rule), step=0, max_outputs=_SAMPLES
-            )
+            tf.summary.image("augmented", shown, step=0, max_outputs=_SAMPLES)
         self._train.flush()
-
-    def begin_epoch(self, epoch: int, step: int) -> None:
-        """Nothing to write yet."""
-
-    def step(self, figures: Figures, images: int) -> None:
-        """Nothing to write yet."""
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """Write an epoch's figures."""
