@@ -3,8 +3,10 @@
 ``python -m benchmarks input_pipeline``: both sides read the same JPEG files and give batches of
 float32 images, cut out at random (8 % to 100 % of the area, ratios 3/4 to 4/3, bilinear), mirrored
 at random and normalized. Each side has a process of its own, and workers as it likes, on the same
-two cores; they take turns. It needs full-size photos: those beside the repository
-(../shared/data, or KERAS_CLS_DATA), or a folder of JPEG files that KERAS_CLS_PHOTOS names.
+two cores; they take turns. Ours has two rows: photos read from their files each time, as the peer
+reads them, and photos held in memory, decoded before the first epoch, as ``train()`` does where
+they fit. It needs full-size photos: those beside the repository (../shared/data, or
+KERAS_CLS_DATA), or a folder of JPEG files that KERAS_CLS_PHOTOS names.
 """
 
 import json
@@ -13,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,15 +36,16 @@ def main() -> None:
     photos = _photos()
     python = environment("torch_pillow", TORCH)
     theirs = ROOT / "benchmarks/input_pipeline_torch.py"
-    sides = {
-        "torch DataLoader, 2 workers, Pillow": [python, theirs],
-        "keras_cls": [sys.executable, "-m", "benchmarks.input_pipeline", "--row"],
-    }
     arguments = [str(photos), str(IMAGES), str(BATCH), str(SIDE)]
+    ours = [sys.executable, "-m", "benchmarks.input_pipeline", "--row", *arguments]
+    sides = {
+        "torch DataLoader, 2 workers, Pillow": [python, theirs, *arguments],
+        "keras_cls, from the files": [*ours, "files"],
+        "keras_cls, held in memory": [*ours, "memory"],
+    }
     with ExitStack() as stack:
         processes = {
-            name: stack.enter_context(_started([*command, *arguments]))
-            for name, command in sides.items()
+            name: stack.enter_context(_started(command)) for name, command in sides.items()
         }
         versions = [_answer(process)["version"] for process in processes.values()]
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
@@ -113,7 +117,7 @@ def _answer(process: "subprocess.Popen[str]") -> dict:
     return json.loads(line)
 
 
-def _row(folder: Path, images: int, batch: int, side: int) -> None:
+def _row(where: str, folder: Path, images: int, batch: int, side: int) -> None:
     """Ours: answers every line that it reads with what a turn took."""
     import numpy as np
     import tensorflow as tf
@@ -121,15 +125,18 @@ def _row(folder: Path, images: int, batch: int, side: int) -> None:
     from keras_cls.data.augmentation import Augmentation
     from keras_cls.data.broken import BrokenImages
     from keras_cls.data.pipeline import training_batches
-    from keras_cls.data.scanning import ScannedImages
+    from keras_cls.data.scanning import scan
     from keras_cls.data.sources import LabelledImages
     from keras_cls.preprocessing import Preprocessing
 
     files = tuple(sorted(folder.iterdir()))
     targets = np.arange(len(files)) % 2
-    source = ScannedImages(LabelledImages(("a", "b"), targets, files, None, "photos"), files)
+    with tempfile.TemporaryDirectory() as cache:
+        source = scan(LabelledImages(("a", "b"), targets, files, None, "photos"), Path(cache))
+    if where == "memory" and not source.held:
+        raise SystemExit("the photos do not fit in memory")
     batches = training_batches(
-        source,
+        source if where == "memory" else source.unheld(),
         Preprocessing(size=side),
         Augmentation(random_crop=(0.08, 1.0), flip=True),
         batch_size=batch,
@@ -149,6 +156,8 @@ def _row(folder: Path, images: int, batch: int, side: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6 or sys.argv[1] != "--row":
-        raise SystemExit("run it as: python -m benchmarks input_pipeline")
-    _row(Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    match sys.argv[1:]:
+        case ["--row", folder, images, batch, side, where]:
+            _row(where, Path(folder), int(images), int(batch), int(side))
+        case _:
+            raise SystemExit("run it as: python -m benchmarks input_pipeline")

@@ -247,7 +247,7 @@ def _size(variables: Sequence[Any]) -> int:
 
 EPOCH_IMAGES = {"resnet50": 640, "resnet20_cifar10": 12_800}
 EPOCH_CLASSES = 10
-EPOCH_TURNS = 5
+EPOCH_TURNS = 11
 PHOTO = (500, 375)  # ImageNet's usual size
 
 

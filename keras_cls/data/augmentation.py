@@ -104,6 +104,10 @@ class View(NamedTuple):
     scale: tf.Tensor
     offset: tf.Tensor
 
+    def of_part(self, corner: tf.Tensor, reduction: tf.Tensor | float = 1.0) -> "View":
+        """The same view of a part of the image that begins at ``corner`` and is made smaller."""
+        return View(self.scale * reduction, self.offset - corner * self.scale)
+
 
 class Geometry(NamedTuple):
     """What moves the pixels of n images about.

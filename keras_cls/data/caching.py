@@ -1,4 +1,4 @@
-"""Small images in memory, decoded once."""
+"""Images in memory, decoded once."""
 
 import re
 from collections.abc import Sequence
@@ -10,9 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cls.data.decoding import decode_image
-
-SMALL_PIXELS = 1 << 16
-"""Images of no more pixels than this, 256 x 256, are small: always decoded in full."""
 
 _SHARE = 4
 """Decoded images may take one part in this many of the free memory."""
@@ -59,7 +56,7 @@ class DecodedImages:
 def decoded_if_they_fit(
     files: Sequence[Path], sizes: np.ndarray, channels: int, free: int | None = None
 ) -> DecodedImages | None:
-    """Decode files into memory if all are small and together fit.
+    """Decode files into memory if together they fit.
 
     They fit in a quarter of the memory that is free: what the kernel calls available, or what is
     left below the container's limit, if that is less. (Where neither is known, they do not.)
@@ -74,9 +71,7 @@ def decoded_if_they_fit(
         None as well where a file has changed since its size was taken; who reads it will find out.
     """
     lengths = _lengths(sizes, channels)
-    if not len(files) or (sizes.astype(np.int64).prod(axis=1) > SMALL_PIXELS).any():
-        return None
-    if lengths.sum() > (free_memory() if free is None else free) // _SHARE:
+    if not len(files) or lengths.sum() > (free_memory() if free is None else free) // _SHARE:
         return None
 
     def values(file: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -149,14 +149,10 @@ def decode_jpeg_part(
     reductions = tf.constant(_REDUCTIONS, tf.float32)
     choice = tf.maximum(tf.math.count_nonzero(reductions <= coarsest, dtype=tf.int32) - 1, 0)
     reduction = tf.gather(reductions, choice)
-    # Where colours are stored at half the size, those at the border of what is decoded are not
-    # smoothed with their neighbours beyond it: two pixels more make up for that. Of a few columns
-    # none would be smoothed.
     size = tf.cast(tf.math.ceil(tf.cast(header.size, tf.float32) / reduction), tf.int32)
-    first = tf.cast(tf.floor(tf.reduce_min(corners, 0) / reduction), tf.int32) - 2
-    last = tf.cast(tf.math.ceil(tf.reduce_max(corners, 0) / reduction), tf.int32) + 2
-    first = tf.clip_by_value(first, 0, tf.maximum(size - _FEW, 0))
-    last = tf.minimum(tf.maximum(last, first + _FEW), size)
+    first, last = covering(
+        size, tf.reduce_min(corners, 0) / reduction, tf.reduce_max(corners, 0) / reduction
+    )
     window = tf.concat([first, last - first], 0)
 
     def decoded(ratio: int) -> tf.Tensor:
@@ -166,6 +162,19 @@ def decode_jpeg_part(
     pixels = _upright(tf.switch_case(choice, branches), header.orientation)
     covered = tf.cast(tf.stack([first, last]), tf.float32) * reduction
     return JpegPart(pixels, tf.reduce_min(turn.to_upright(covered, upright_size), 0), reduction)
+
+
+def covering(size: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pixels, int32 [2] from and to, of an image of ``size`` that hold ``begin`` to ``end``.
+
+    Where colours are stored at half the size, those at the border of what is decoded are not
+    smoothed with their neighbours beyond it: two pixels more make up for that. Of a few columns
+    none would be smoothed.
+    """
+    first = tf.cast(tf.floor(begin), tf.int32) - 2
+    last = tf.cast(tf.math.ceil(end), tf.int32) + 2
+    first = tf.clip_by_value(first, 0, tf.maximum(size - _FEW, 0))
+    return first, tf.minimum(tf.maximum(last, first + _FEW), size)
 
 
 class _Turn(NamedTuple):

@@ -1,5 +1,6 @@
 """From items to batches of varied images: one by one, or, where they lie in memory, all at once."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ from keras_cls.data.augmentation import (
     view_of,
 )
 from keras_cls.data.broken import UNKNOWN
-from keras_cls.data.caching import SMALL_PIXELS
 from keras_cls.data.decoding import (
+    covering,
     decode_image,
     decode_jpeg_part,
     is_jpeg,
@@ -29,6 +30,10 @@ from keras_cls.data.streams import HeldStream, ImageStream
 from keras_cls.preprocessing import Preprocessing, normalize, reach
 
 _NONE = np.zeros(0, np.int64)
+_SMALL = 1 << 16  # pixels; of an image that has no more, 256 x 256, all are resampled
+# So many images are asked for ahead: with as many as there are cores, these wait for batches to
+# be put together.
+_AHEAD = 8 * (os.cpu_count() or 1)
 
 
 class Batch(NamedTuple):
@@ -139,7 +144,7 @@ def _one_by_one(
     load = _varied_image(source, rule, augmentation, per_epoch, seed)
     classes = len(source.labels)
     if not tolerant:
-        batches = places.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(
+        batches = places.map(load, num_parallel_calls=_AHEAD, deterministic=True).batch(
             rows, drop_remainder=True
         )
         return tf.data.Dataset.zip(firsts, batches).map(
@@ -239,7 +244,7 @@ def loaded_or_blank(
         return blanks.concatenate(tf.data.Dataset.from_tensors(of).take(images))
 
     return (
-        stream.map(loaded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        stream.map(loaded, num_parallel_calls=_AHEAD, deterministic=True)
         .ignore_errors()
         .scan((start, end), gap)
         .flat_map(filled)
@@ -261,33 +266,45 @@ def _varied_image(
         draws = Draws(seed, place, 1, seen)
         geometry = draw_geometry(augmentation, draws)
 
-        def whole(pixels: tf.Tensor) -> tf.Tensor:
-            pixels = with_channels(pixels, rule.image_channels)
-            view = view_of(tf.shape(pixels)[:2], rule, augmentation, geometry)
-            return on_canvas(pixels, rule, augmentation, view)
-
-        def part() -> tf.Tensor:
-            header = jpeg_header(image)
-            view = view_of(header.upright_size, rule, augmentation, geometry)
+        def seen_part(view: View) -> tuple[tf.Tensor, tf.Tensor]:
+            """Where what has a say in the canvas begins and ends, in pixels of the image."""
             begin = view.offset / view.scale
             end = begin + tf.constant(augmentation.canvas(rule), tf.float32) / view.scale
             beyond = reach(rule, view.scale)
+            return begin - beyond, end + beyond
+
+        def shown(pixels: tf.Tensor, view: View) -> tf.Tensor:
+            pixels = with_channels(pixels, rule.image_channels)
+            return on_canvas(pixels, rule, augmentation, view)
+
+        def from_pixels(pixels: tf.Tensor) -> tf.Tensor:
+            size = tf.shape(pixels)[:2]
+            view = view_of(size, rule, augmentation, geometry)
+
+            def part() -> tf.Tensor:
+                first, last = covering(size, *seen_part(view))
+                cut = pixels[first[0] : last[0], first[1] : last[1]]
+                return shown(cut, view.of_part(tf.cast(first, tf.float32)))
+
+            return tf.cond(tf.reduce_prod(size) > _SMALL, part, lambda: shown(pixels, view))
+
+        def from_jpeg() -> tf.Tensor:
+            header = jpeg_header(image)
+            view = view_of(header.upright_size, rule, augmentation, geometry)
             # Reduced where the scale is random anyway; else it is what the evaluation sees.
             coarsest = (
                 tf.reduce_min(1 / view.scale) if augmentation.random_scale else tf.constant(1.0)
             )
-            found = decode_jpeg_part(image, header, begin - beyond, end + beyond, coarsest)
-            offset = view.offset - found.corner * view.scale
-            pixels = with_channels(found.pixels, rule.image_channels)
-            return on_canvas(pixels, rule, augmentation, View(view.scale * found.reduction, offset))
+            found = decode_jpeg_part(image, header, *seen_part(view), coarsest)
+            return shown(found.pixels, view.of_part(found.corner, found.reduction))
 
         if image.dtype != tf.string:
-            canvas = whole(image)
+            canvas = from_pixels(image)
         else:
             canvas = tf.cond(
                 _is_large_jpeg(image),
-                part,
-                lambda: whole(decode_image(image, rule.image_channels)),
+                from_jpeg,
+                lambda: from_pixels(decode_image(image, rule.image_channels)),
             )
         varied = vary_canvas(canvas, rule, augmentation, geometry, draws)
         return Loaded(normalize(varied, rule), target, tf.constant(True))
@@ -296,9 +313,9 @@ def _varied_image(
 
 
 def _is_large_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Whether it pays to decode a part; what is small is decoded in full, held in memory or not."""
+    """Whether it pays to decode a part."""
     return tf.cond(
         is_jpeg(data),
-        lambda: tf.reduce_prod(tf.io.extract_jpeg_shape(data)[:2]) > SMALL_PIXELS,
+        lambda: tf.reduce_prod(tf.io.extract_jpeg_shape(data)[:2]) > _SMALL,
         lambda: False,
     )

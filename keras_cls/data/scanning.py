@@ -42,8 +42,8 @@ class ScannedImages:
         files: for images that are files, what to read for each: the file, or its copy as PNG.
         unreadable: an error for each image left out.
         shapes: of images that are files, int32 [N, 3]: height and width as shown, and 4 channels
-            where pixels may be transparent, else 3. With them, small images are held in memory if
-            they fit (:func:`~keras_cls.data.caching.decoded_if_they_fit`); None: they are not.
+            where pixels may be transparent, else 3. With them, images are held in memory if they
+            fit (:func:`~keras_cls.data.caching.decoded_if_they_fit`); None: they are not.
     """
 
     images: LabelledImages
@@ -95,6 +95,11 @@ class ScannedImages:
         if self._decoded is not None:
             return self._decoded.image(index), target
         return tf.io.read_file(tf.gather(self._names, index)), target
+
+    @property
+    def held(self) -> bool:
+        """Whether all images are in memory, decoded; where that is still to be done, it is done."""
+        return self.files is None or self._decoded is not None
 
     def unheld(self) -> "ScannedImages":
         """The same images, read anew each time where they are files."""

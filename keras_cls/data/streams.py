@@ -61,6 +61,10 @@ class ImageStream(Protocol):
 class HeldStream(ImageStream, Protocol):
     """A stream of indices that may hold its images in memory, decoded."""
 
+    @property
+    def held(self) -> bool:
+        """Whether all images are in memory, decoded; where that is still to be done, it is done."""
+
     def pixel_table(self) -> tf.Tensor | None:
         """uint8 [N, h, w, 1 | 3 | 4] where all are held and have one size, else None."""
 

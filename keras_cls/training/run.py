@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
@@ -34,6 +34,7 @@ from keras_cls.data.pipeline import (
     training_batches,
 )
 from keras_cls.data.scanning import describe_unreadable
+from keras_cls.data.streams import HeldStream
 from keras_cls.errors import ConfigError
 from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.files import sole_owner, write_json
@@ -270,6 +271,8 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
         Console(stderr=True, soft_wrap=True).print(
             f"left out: {describe_unreadable(images.unreadable)}", markup=False, highlight=False
         )
+    train = images.train if setting.data_service else _held_as_begun(images.train, setting, state)
+    images = replace(images, train=train)
     keras.utils.set_random_seed(request.seed)
     classifier = starting_classifier(
         request.model,
@@ -296,6 +299,7 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
         "batch_size": batch_size,
         "precision": precision,
         "devices": describe_strategy(setting.strategy),
+        "held": isinstance(train, HeldStream) and not setting.data_service and train.held,
         "data": {
             "classes": list(images.labels),
             "training images": len(images.train),
@@ -370,6 +374,25 @@ def _opened(request: _Request, setting: _Setting) -> TrainingData:
     if setting.workers.is_chief:
         setting.workers.barrier("the chief has looked at the images")
     return images
+
+
+def _held_as_begun(train: ImageStream, setting: _Setting, state: RunState) -> ImageStream:
+    """The training images as a run that goes on had them: in memory, or read from their files.
+
+    From its file a large photo may be decoded at a reduced size, which gives other pixels.
+    """
+    begun = setting.folder.resolved_held if state.checkpoint is not None else None
+    if not isinstance(train, HeldStream) or begun is None:
+        return train
+    if not begun:
+        return train.unheld()
+    if not train.held:
+        setting.console.print(
+            "less memory is free than when this run was begun: its images are read from their "
+            "files, and what it ends with may differ in the last digits",
+            highlight=False,
+        )
+    return train
 
 
 def _fit(

@@ -135,10 +135,9 @@ class RunFolder:
         Raises:
             ConfigError: classes or images have changed since.
         """
-        begun = read_json(self.path / SETTINGS_FILE).get("resolved")
-        if not isinstance(begun, dict) or begun.get("data") == resolved["data"]:
+        old, new = self._resolved().get("data"), resolved["data"]
+        if old is None or old == new:
             return
-        old, new = begun.get("data", {}), resolved["data"]
         changes = [f"{key} were {old.get(key)}, are {new[key]}" for key in new if key in old]
         raise ConfigError(
             f"{self.path}: the data has changed since this run was begun ({'; '.join(changes)}). "
@@ -147,13 +146,23 @@ class RunFolder:
 
     def resolved_precision(self, otherwise: Precision) -> Precision:
         """The precision that the run was begun in."""
-        resolved = read_json(self.path / SETTINGS_FILE).get("resolved")
-        begun = resolved.get("precision") if isinstance(resolved, dict) else None
+        begun = self._resolved().get("precision")
         found: Precision
         for found in get_args(Precision):
             if found == begun:
                 return found
         return otherwise
+
+    @property
+    def resolved_held(self) -> bool | None:
+        """Whether the run was begun with its training images in memory; None where it is new."""
+        held = self._resolved().get("held")
+        return held if isinstance(held, bool) else None
+
+    def _resolved(self) -> dict[str, Any]:
+        settings = self.path / SETTINGS_FILE
+        resolved = read_json(settings).get("resolved") if settings.is_file() else None
+        return resolved if isinstance(resolved, dict) else {}
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write what was asked for and what it was resolved to."""

@@ -86,11 +86,29 @@ def test_files_are_read_once(tmp_path) -> None:
     np.testing.assert_array_equal(next(iter(again))[0], first)
 
 
-def test_large_images_are_not_held(tmp_path) -> None:
-    source = folder_of(tmp_path, {"a.png": encoded(photo(256, 257), "PNG")})
-    assert held(source) is None
-    smaller = folder_of(tmp_path / "other", {"a.png": encoded(photo(256, 256), "PNG")})
-    assert held(smaller) is not None
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Augmentation(random_crop=(0.08, 1.0), flip=True),
+        Augmentation(scale_jitter=(1.0, 2.0)),
+        Augmentation(shift=4),
+    ],
+    ids=["crop", "scale", "shift"],
+)
+def test_of_a_held_photo_the_part_that_is_shown_is_taken(
+    tmp_path, augmentation, orientation
+) -> None:
+    source = folder_of(tmp_path, {"a.jpg": oriented_jpeg(orientation, photo(300, 400))})
+    assert source.held and not source.unheld().held
+    # At this size no part is decoded at half its size, so both see the same pixels.
+    rule = Preprocessing(size=220, mean=0, std=1)
+    batches = [
+        next(iter(training_batches(each, rule, augmentation, batch_size=16, seed=3)))[0].numpy()
+        for each in (source, source.unheld())
+    ]
+    assert batches[0].std() > 0.1
+    np.testing.assert_allclose(*batches, atol=1e-4)
 
 
 def test_what_does_not_fit_is_not_held(tmp_path) -> None:

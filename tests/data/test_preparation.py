@@ -220,13 +220,13 @@ def test_the_alpha_of_a_part_is_opaque(large) -> None:
     assert np.abs(out[..., 3] - 255).max() < 1e-3 and out[..., :3].std() > 10
 
 
-def test_large_files_of_other_kinds_go_the_plain_way(tmp_path) -> None:
+def test_of_large_files_of_other_kinds_the_part_is_taken_that_is_shown(tmp_path) -> None:
     files = []
     for name, form in (("a.png", "PNG"), ("b.bmp", "BMP"), ("c.gif", "GIF")):
         files.append(tmp_path / name)
         files[-1].write_bytes(encoded(photo(300, 400), form))
     rule, augmentation = Preprocessing(size=50), Augmentation(random_crop=(0.3, 1.0), flip=True)
     source = stream_of(files)
-    np.testing.assert_array_equal(
-        varied(source, rule, augmentation), expected(source, rule, augmentation)
+    np.testing.assert_allclose(
+        varied(source, rule, augmentation), expected(source, rule, augmentation), atol=1e-4
     )

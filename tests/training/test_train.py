@@ -14,6 +14,7 @@ import tensorflow as tf
 from classifiers import LABELS, colour_folder, encoded, photo
 
 from keras_cls.classifier import Classifier, load
+from keras_cls.data import caching
 from keras_cls.data.sources import open_source
 from keras_cls.errors import ConfigError, DataError, UserError
 from keras_cls.evaluation import evaluate
@@ -23,6 +24,7 @@ from keras_cls.training import train
 from keras_cls.training.run_folder import RunFolder
 
 QUICK = {"epochs": 2, "batch_size": 16, "quiet": True}
+OF_PHOTOS = {"recipe": "resnext", "validation": 0.5, **QUICK}
 
 
 def digits(count=200):
@@ -185,6 +187,44 @@ def test_data_that_changed_meanwhile_is_refused(tmp_path, monkeypatch, change):
         shutil.copy(photos / "red" / "00.jpg", photos / "red" / "99.jpg")
     with pytest.raises(ConfigError, match="the data has changed"):
         train("lenet5", photos, **arguments)
+
+
+class TestImagesInMemory:
+    """Of large photos that are to become small, a file is decoded at a reduced size."""
+
+    @pytest.fixture
+    def photos(self, tmp_path):
+        for label in ("cat", "dog"):
+            (tmp_path / "photos" / label).mkdir(parents=True)
+            for number in range(6):
+                data = encoded(photo("red", 300, 400, seed=number), "JPEG")
+                (tmp_path / "photos" / label / f"{number}.jpg").write_bytes(data)
+        return tmp_path / "photos"
+
+    def test_a_run_that_goes_on_reads_from_files_if_it_began_so(
+        self, tmp_path, photos, monkeypatch
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(caching, "free_memory", lambda: 0)
+            train("lenet5", photos, run_dir=tmp_path / "whole", **OF_PHOTOS)
+            stop_after(patch, 1)
+            with pytest.raises(KeyboardInterrupt):
+                train("lenet5", photos, run_dir=tmp_path / "stopped", **OF_PHOTOS)
+        train("lenet5", photos, run_dir=tmp_path / "stopped", **OF_PHOTOS)
+        train("lenet5", photos, run_dir=tmp_path / "held", **OF_PHOTOS)
+        assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+        assert not same_weights(tmp_path / "whole", tmp_path / "held")
+
+    def test_it_says_so_where_memory_no_longer_suffices(
+        self, tmp_path, photos, monkeypatch, capsys
+    ):
+        arguments = {"run_dir": tmp_path / "run", **OF_PHOTOS}
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_after(patch, 1)
+            train("lenet5", photos, **arguments)
+        monkeypatch.setattr(caching, "free_memory", lambda: 0)
+        train("lenet5", photos, **arguments | {"quiet": False})
+        assert "less memory is free" in capsys.readouterr().err
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
