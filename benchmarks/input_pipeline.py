@@ -79,7 +79,7 @@ def main() -> None:
     note = (
         f"\n{len(list(photos.iterdir()))} photos, random crops resized to {SIDE} px, batches of "
         f"{BATCH}; both on the same {CORES} cores ({platform.machine()}), turn by turn, medians of "
-        f"{ROUNDS} rounds of {IMAGES:,} images. {', '.join(versions)}."
+        f"{ROUNDS} rounds of {IMAGES:,} images. {', '.join(dict.fromkeys(versions))}."
     )
     write_between("docs/speed.md", "input pipeline", table + "\n" + note)
 
