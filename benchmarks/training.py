@@ -282,7 +282,7 @@ def _whole_epochs(name: str) -> None:
     recipe = RECIPES["resnext" if name == "resnet50" else "resnet_cifar"]
     with tempfile.TemporaryDirectory() as folder:
         if name == "resnet50":
-            data, what = _write_photos(Path(folder), images), "JPEG files"
+            data, what = _write_photos(Path(folder), images), "JPEG files, held decoded"
         else:
             random = np.random.default_rng(0)
             pixels = random.integers(0, 256, (images, work.side, work.side, 3), dtype=np.uint8)

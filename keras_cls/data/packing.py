@@ -44,11 +44,11 @@ from keras_cls.data.records import (
     open_packed,
     write_index,
 )
-from keras_cls.data.scanning import Progress, describe_unreadable, tensorflow_decodes
+from keras_cls.data.scanning import Progress, describe_unreadable, encoded_for_tensorflow
 from keras_cls.data.sources import LabelledImages, split
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.files import new_file, read_json, remove_leftovers, sole_owner, write_json
-from keras_cls.images import encode_for_graph, encode_png, read_image
+from keras_cls.images import encode_png, read_image
 from keras_cls.labels import printable
 
 SHARD_BYTES = 128 << 20
@@ -490,10 +490,7 @@ def _encoded(
     if isinstance(original, np.ndarray):
         data = encode_png(original, name=name)
     else:
-        data = encode_for_graph(original, name=name)
-        # What looks right to Pillow may not do for TensorFlow's decoders, which are stricter.
-        if data == original and not tensorflow_decodes(data):
-            data = encode_png(original, name=name)
+        data = encoded_for_tensorflow(original, name)
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
     return data, (height, width)

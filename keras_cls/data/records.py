@@ -28,7 +28,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from keras_cls.data import ordering
-from keras_cls.data.stratification import held_out_by_class, held_out_by_classes
+from keras_cls.data.stratification import held_out
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.files import read_json
 from keras_cls.labels import checked_labels, match_labels, printable
@@ -317,18 +317,9 @@ class RecordShards:
             ConfigError: ``fraction`` is not in (0, 1), or ``seed`` is negative.
             DataError: no class has two images, so that none can be set apart.
         """
-        if not 0 < fraction < 1:
-            raise ConfigError(f"the validation fraction is {fraction}: it must lie between 0 and 1")
-        if seed < 0:
-            raise ConfigError(f"the seed is {seed}: it must not be negative")
-        rule = held_out_by_classes if self.multi_label else held_out_by_class
-        held_out = rule(self.targets, self.labels, np.arange(len(self)), fraction, seed)
-        if not held_out.any():
-            raise DataError(
-                f"{self.origin}: no class has two images, so none can be set apart for "
-                "validation: add images, or give a validation set"
-            )
-        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
+        order = np.arange(len(self))
+        apart = held_out(self.targets, self.labels, order, fraction, seed, self.origin)
+        return self.subset(np.flatnonzero(~apart)), self.subset(np.flatnonzero(apart))
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "RecordShards":
         """The images at ``indices``, in the order in which they lie."""

@@ -222,14 +222,11 @@ def _decodable(path: Path, cache: Path) -> _Readable | ImageError:
     if copy.exists():
         return _Readable(copy, _shape(copy))
     try:
-        encoded = encode_for_graph(original, name=str(path))
-        if encoded == original:
-            if tensorflow_decodes(original):
-                return _Readable(path, _shape(io.BytesIO(original)))
-            # It looks right to Pillow, but TensorFlow's decoders are stricter.
-            encoded = encode_png(original, name=str(path))
+        encoded = encoded_for_tensorflow(original, str(path))
     except ImageError as error:
         return error
+    if encoded == original:
+        return _Readable(path, _shape(io.BytesIO(original)))
     with new_file(copy) as temporary:
         temporary.write_bytes(encoded)
     return _Readable(copy, _shape(copy))
@@ -243,6 +240,19 @@ def _shape(file: Path | io.BytesIO) -> tuple[int, int, int]:
         if not is_png and orientation(image) >= 5:
             width, height = height, width
         return height, width, 4 if is_png and image.has_transparency_data else 3
+
+
+def encoded_for_tensorflow(original: bytes, name: str) -> bytes:
+    """An encoded image as it is if TensorFlow's operations decode it, else as PNG.
+
+    Raises:
+        ImageError: Pillow does not read it either.
+    """
+    encoded = encode_for_graph(original, name=name)
+    # What looks right to Pillow may not do for TensorFlow's decoders, which are stricter.
+    if encoded == original and not tensorflow_decodes(original):
+        return encode_png(original, name=name)
+    return encoded
 
 
 def tensorflow_decodes(data: bytes) -> bool:

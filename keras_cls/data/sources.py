@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_cls.data import ilsvrc
 from keras_cls.data.manifests import READERS, TRAINING_NAMES, VALIDATION_NAMES, read_manifest
-from keras_cls.data.stratification import held_out_by_class, held_out_by_classes
-from keras_cls.errors import ConfigError, DataError, ImageError
+from keras_cls.data.stratification import held_out
+from keras_cls.errors import DataError, ImageError
 from keras_cls.images import to_uint8
 from keras_cls.labels import checked_labels, checked_name, listing, match_labels, printable
 
@@ -222,18 +222,9 @@ def split(
         ConfigError: ``fraction`` is not in (0, 1), or ``seed`` is negative.
         DataError: no class has two images, so that none can be set apart.
     """
-    if not 0 < fraction < 1:
-        raise ConfigError(f"the validation fraction is {fraction}: it must lie between 0 and 1")
-    if seed < 0:
-        raise ConfigError(f"the seed is {seed}: it must not be negative")
-    draw = held_out_by_classes if images.multi_label else held_out_by_class
-    held_out = draw(images.targets, images.labels, _canonical_order(images), fraction, seed)
-    if not held_out.any():
-        raise DataError(
-            f"{images.origin}: no class has two images, so none can be set apart for validation: "
-            "add images, or give a validation set"
-        )
-    return images.subset(np.flatnonzero(~held_out)), images.subset(np.flatnonzero(held_out))
+    order = _canonical_order(images)
+    apart = held_out(images.targets, images.labels, order, fraction, seed, images.origin)
+    return images.subset(np.flatnonzero(~apart)), images.subset(np.flatnonzero(apart))
 
 
 def _canonical_order(images: LabelledImages) -> np.ndarray:

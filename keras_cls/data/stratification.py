@@ -4,6 +4,47 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_cls.errors import ConfigError, DataError
+
+
+def held_out(
+    targets: np.ndarray,
+    labels: Sequence[str],
+    order: np.ndarray,
+    fraction: float,
+    seed: int,
+    origin: str,
+) -> np.ndarray:
+    """About ``fraction`` of the images of each class, by whichever rule the targets are of.
+
+    Args:
+        targets: int64 [N], or float32 [N, K] of zeros and ones where an image may show several.
+        labels: the class names, which the draw depends on.
+        order: int64 [N], the images in an order that is always the same.
+        fraction: in 0..1, both excluded.
+        seed: what is drawn from; not negative.
+        origin: how messages name the images.
+
+    Returns:
+        bool [N], true where an image is held out.
+
+    Raises:
+        ConfigError: ``fraction`` is not in (0, 1), or ``seed`` is negative.
+        DataError: no class has two images, so that none can be set apart.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"the validation fraction is {fraction}: it must lie between 0 and 1")
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}: it must not be negative")
+    rule = held_out_by_classes if targets.ndim == 2 else held_out_by_class
+    found = rule(targets, labels, order, fraction, seed)
+    if not found.any():
+        raise DataError(
+            f"{origin}: no class has two images, so none can be set apart for validation: add "
+            "images, or give a validation set"
+        )
+    return found
+
 
 def held_out_by_class(
     targets: np.ndarray, labels: Sequence[str], order: np.ndarray, fraction: float, seed: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -57,11 +57,38 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SingleLabel:
-    """The one class of an image; given that it is ``among`` some, where they are known."""
+class _Judged:
+    """What both tasks have: see :class:`Task`."""
 
     labels: tuple[str, ...]
     among: np.ndarray | None = None
+
+    _summary: ClassVar[type[Evaluation] | type[MultiLabelEvaluation]]
+
+    def result(
+        self,
+        records: np.ndarray,
+        unreadable: Sequence[ImageError],
+        *,
+        protocol: str,
+        images_per_second: float | None,
+        mistakes: Sequence[Mistake],
+    ) -> Result:
+        """All records summed up."""
+        return self._summary.from_records(
+            records,
+            self.labels,
+            unreadable,
+            protocol=protocol,
+            images_per_second=images_per_second,
+            mistakes=mistakes,
+        )
+
+
+class SingleLabel(_Judged):
+    """The one class of an image; given that it is ``among`` some, where they are known."""
+
+    _summary = Evaluation
 
     @property
     def record(self) -> np.dtype:
@@ -89,32 +116,11 @@ class SingleLabel:
             confidence=float(record["scores"][0]),
         )
 
-    def result(
-        self,
-        records: np.ndarray,
-        unreadable: Sequence[ImageError],
-        *,
-        protocol: str,
-        images_per_second: float | None,
-        mistakes: Sequence[Mistake],
-    ) -> Evaluation:
-        """Accuracy, confusion and the rest."""
-        return Evaluation.from_records(
-            records,
-            self.labels,
-            unreadable,
-            protocol=protocol,
-            images_per_second=images_per_second,
-            mistakes=mistakes,
-        )
 
-
-@dataclass(frozen=True, eq=False)
-class MultiLabel:
+class MultiLabel(_Judged):
     """All classes that an image shows; only those ``among`` some are judged, where given."""
 
-    labels: tuple[str, ...]
-    among: np.ndarray | None = None
+    _summary = MultiLabelEvaluation
 
     @property
     def record(self) -> np.dtype:
@@ -134,25 +140,6 @@ class MultiLabel:
     def mistake(self, record: np.void, image: np.ndarray, name: str) -> Mistake:
         """The classes that are there, and the surest wrong yes or no."""
         return multi_label.mistake(record, self.labels, image, name)
-
-    def result(
-        self,
-        records: np.ndarray,
-        unreadable: Sequence[ImageError],
-        *,
-        protocol: str,
-        images_per_second: float | None,
-        mistakes: Sequence[Mistake],
-    ) -> MultiLabelEvaluation:
-        """Average precision, F1 and the rest."""
-        return MultiLabelEvaluation.from_records(
-            records,
-            self.labels,
-            unreadable,
-            protocol=protocol,
-            images_per_second=images_per_second,
-            mistakes=mistakes,
-        )
 
 
 def task_of(labels: tuple[str, ...], among: np.ndarray | None, *, multi_label: bool) -> Task:

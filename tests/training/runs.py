@@ -7,11 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from keras_cls.classifier import load
+from keras_cls.data.sources import open_source
 from keras_cls.training.run_folder import RunFolder, RunState
 
+QUICK = {"epochs": 2, "batch_size": 16, "quiet": True}
 COMPARED = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+def digits(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """The first of the built-in digits, and their classes."""
+    images = open_source("digits").train
+    return images.pixels[:count], images.targets[:count]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Let a run die once that epoch's state is written."""
+    written = RunFolder.write_state
+
+    def write_then_die(self: RunFolder, state: RunState) -> None:
+        written(self, state)
+        if state.epochs_done == epoch and not state.finished:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "write_state", write_then_die)
 
 
 def training_script(folder: Path, before: str = "", also: str = "", **changes: Any) -> str:
@@ -52,6 +73,11 @@ def state_of(folder: Path) -> RunState:
 def weights_of(folder: Path) -> list[np.ndarray]:
     """The weights of a run's best classifier."""
     return load(folder).model.get_weights()
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two runs' best classifiers are the same to the bit."""
+    return all(map(np.array_equal, weights_of(one), weights_of(other)))
 
 
 def assert_ended_alike(one: Path, other: Path, within: float = 1e-5) -> None:

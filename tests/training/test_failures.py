@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import start, state_of, training_script
-from test_train import QUICK, digits
+from runs import QUICK, digits, start, state_of, training_script
 
 from keras_cls.classifier import load
 from keras_cls.errors import ConfigError, TrainingDivergedError

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_train import digits
+from runs import digits
 
 from keras_cls.errors import ConfigError
 from keras_cls.evaluation import MultiLabelEvaluation, evaluate

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_train import digits, stop_after, weights_of
+from runs import digits, stop_after, weights_of
 
 from keras_cls.classifier import Classifier
 from keras_cls.training import recipes, train

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_train import QUICK, digits
+from runs import QUICK, digits
 
 from keras_cls.errors import ConfigError
 from keras_cls.training import train

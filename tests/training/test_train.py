@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import LABELS, colour_folder, encoded, photo
+from runs import QUICK, digits, same_weights, stop_after, weights_of
 
 from keras_cls.classifier import Classifier, load
 from keras_cls.data import caching
-from keras_cls.data.sources import open_source
 from keras_cls.errors import ConfigError, DataError, UserError
 from keras_cls.evaluation import evaluate
 from keras_cls.files import sole_owner
@@ -23,21 +23,7 @@ from keras_cls.preprocessing import Preprocessing
 from keras_cls.training import train
 from keras_cls.training.run_folder import RunFolder
 
-QUICK = {"epochs": 2, "batch_size": 16, "quiet": True}
 OF_PHOTOS = {"recipe": "resnext", "validation": 0.5, **QUICK}
-
-
-def digits(count=200):
-    images = open_source("digits").train
-    return images.pixels[:count], images.targets[:count]
-
-
-def weights_of(folder):
-    return load(folder).model.get_weights()
-
-
-def same_weights(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(weights_of(a), weights_of(b), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +120,6 @@ def test_a_run_killed_before_its_report_writes_it(run, tmp_path):
     again = train("lenet5", digits(), run_dir=folder, **QUICK)
     assert again.report.exists()
     assert again.history == run.history
-
-
-def stop_after(monkeypatch, epoch):
-    """Let the run die once that epoch's state is written."""
-    written = RunFolder.write_state
-
-    def write_then_die(self, state):
-        written(self, state)
-        if state.epochs_done == epoch and not state.finished:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "write_state", write_then_die)
 
 
 def dropout_classifier():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import colour_folder
-from test_train import digits, stop_after, weights_of
+from runs import digits, stop_after, weights_of
 
 from keras_cls.architectures import model_spec
 from keras_cls.classifier import Classifier
