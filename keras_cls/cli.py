@@ -288,7 +288,15 @@ def _export(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.exporting import export
     _print(
-        str(export(options.classifier, options.to, format=options.format, verify=options.verify))
+        str(
+            export(
+                options.classifier,
+                options.to,
+                format=options.format,
+                precision=options.precision,
+                verify=options.verify,
+            )
+        )
     )
     return 0
 
@@ -582,6 +590,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("classifier", help="the folder of a classifier or a run")
     export.add_argument("--to", required=True, help="the model's folder, such as models/pets")
     export.add_argument("--format", default="saved_model", choices=["saved_model"], help="of file")
+    export.add_argument(
+        "--precision",
+        default="float32",
+        choices=["float32", "bfloat16"],
+        help="what the network computes in; bfloat16 halves the file, and is twice as fast where "
+        "the processor has it",
+    )
     export.add_argument(
         "--verify",
         default="strict",

@@ -12,7 +12,7 @@ from classifiers import LABELS, encoded, photo, small_classifier
 
 import keras_cls
 from keras_cls.data.sources import open_source, split
-from keras_cls.exporting.verification import ENCODED_BOUND, SessionModel
+from keras_cls.exporting.verification import BOUNDS, SessionModel
 
 SIDE = 24
 
@@ -78,18 +78,20 @@ def test_several_classes_are_served_as_they_are_predicted(classifier, manifest, 
     with SessionModel(version) as graph:
         data = np.array([file.read_bytes() for file in files], dtype=object)
         in_graph = graph("probabilities", {"image_bytes": data})["probabilities"]
-    np.testing.assert_allclose(in_graph, predicted, atol=ENCODED_BOUND, rtol=0)
+    np.testing.assert_allclose(in_graph, predicted, atol=BOUNDS["float32"].encoded, rtol=0)
     with (
         keras_cls.ModelServer(version.parent, host="127.0.0.1", port=0) as server,
         keras_cls.Client(server.address, model="colours", timeout=60) as client,
     ):
         answered, best = client.probabilities(files), client.classify(files)
-    np.testing.assert_allclose(answered, predicted, atol=ENCODED_BOUND, rtol=0)
+    np.testing.assert_allclose(answered, predicted, atol=BOUNDS["float32"].encoded, rtol=0)
     assert abs(answered.sum(axis=1) - 1).max() > 0.5  # no softmax on the way
     for row, expected in zip(best, classifier.predict(files), strict=True):
         assert [one.label for one in row] == [one.label for one in expected]
         np.testing.assert_allclose(
-            [one.score for one in row], [one.score for one in expected], atol=ENCODED_BOUND
+            [one.score for one in row],
+            [one.score for one in expected],
+            atol=BOUNDS["float32"].encoded,
         )
 
 

@@ -10,8 +10,10 @@ from classifiers import encoded, photo
 
 import keras_cls
 from keras_cls.errors import ImageError
-from keras_cls.exporting.verification import ENCODED_BOUND, SessionModel
+from keras_cls.exporting.verification import BOUNDS, SessionModel
 from keras_cls.images import encode_for_graph, read_image
+
+ENCODED_BOUND = BOUNDS["float32"].encoded
 
 
 @pytest.fixture(scope="module")

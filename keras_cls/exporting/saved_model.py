@@ -11,27 +11,36 @@ from keras_cls.classifier import Classifier
 from keras_cls.contract import messages
 from keras_cls.contract.tensors import encode_tensor
 from keras_cls.errors import ExportError
+from keras_cls.exporting.networks import Network, Precision, network_of
 from keras_cls.exporting.signatures import ServingSignatures
-from keras_cls.exporting.verification import Verification, sample_images, verify_saved_model
+from keras_cls.exporting.verification import (
+    BOUNDS,
+    Verification,
+    sample_images,
+    verify_saved_model,
+)
 from keras_cls.files import new_folder, write_json
 from keras_cls.images import encode_for_graph
 
 CARD_FILE = "card.json"
 
 
-def publish_saved_model(classifier: Classifier, directory: Path, *, strict: bool) -> Path:
+def publish_saved_model(
+    classifier: Classifier, directory: Path, *, precision: Precision, strict: bool
+) -> Path:
     """Write a SavedModel beside its place, verify it, and rename it to the next free version."""
+    network = network_of(classifier, precision)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         while True:
             version = directory / str(_next_version(directory))
             try:
                 with new_folder(version) as folder:
-                    _write(classifier, folder, model_name=directory.resolve().name)
-                    found = verify_saved_model(classifier, folder)
+                    _write(classifier, network, folder, model_name=directory.resolve().name)
+                    found = verify_saved_model(classifier, folder, BOUNDS[precision])
                     if strict:
                         found.raise_unless_within_bounds()
-                    write_json(folder / CARD_FILE, _card(classifier, found))
+                    write_json(folder / CARD_FILE, _card(classifier, network, found))
                 return version
             except FileExistsError:
                 continue  # somebody else published this number meanwhile
@@ -46,8 +55,8 @@ def _next_version(directory: Path) -> int:
     return max(taken, default=0) + 1
 
 
-def _write(classifier: Classifier, folder: Path, model_name: str) -> None:
-    signatures = ServingSignatures(classifier)
+def _write(classifier: Classifier, network: Network, folder: Path, model_name: str) -> None:
+    signatures = ServingSignatures(classifier, network)
     tf.saved_model.save(signatures.variables(), str(folder), signatures=signatures.functions())
     _set_method(folder / contract.MODEL_FILE, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
     _write_warmup(folder / contract.WARMUP_FILE, classifier, model_name)
@@ -81,9 +90,11 @@ def _write_warmup(path: Path, classifier: Classifier, model_name: str) -> None:
             writer.write(log.SerializeToString())
 
 
-def _card(classifier: Classifier, verification: Verification) -> dict[str, object]:
+def _card(
+    classifier: Classifier, network: Network, verification: Verification
+) -> dict[str, object]:
     return {
         **classifier.card(),
-        "export": {"format": "saved_model", "precision": "float32"},
+        "export": {"format": "saved_model", **network.card()},
         "verification": verification.to_dict(),
     }

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_cls import contract
 from keras_cls.classifier import Classifier
 from keras_cls.data.decoding import decode_image
+from keras_cls.exporting.networks import Network
 from keras_cls.preprocessing import normalize, transform
 
 
@@ -18,12 +19,12 @@ class ServingSignatures:
     the serving process (a failed check in oneDNN's layout code, not an error that it reports).
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        self._model = classifier.model
+    def __init__(self, classifier: Classifier, network: Network) -> None:
+        self._variables = network.variables
         self._rule = classifier.preprocessing
         self._labels = classifier.labels
         self._pixels_shape = (None, *self._rule.size, self._rule.image_channels)
-        self._network = classifier.network
+        self._network = network.probabilities
 
     def variables(self) -> tf.Module:
         """What the signatures read, for TensorFlow to track.
@@ -32,7 +33,7 @@ class ServingSignatures:
         model tracked beside them would be stored a second time.
         """
         module = tf.Module()
-        module.variables_of_model = [variable.value for variable in self._model.variables]
+        module.variables_of_model = list(self._variables)
         return module
 
     def functions(self) -> dict[str, Any]:

@@ -14,11 +14,22 @@ from keras_cls import contract
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ExportError
 
-TENSOR_BOUND = 1e-4
-"""The largest difference allowed between two probabilities for the same pixels."""
 
-ENCODED_BOUND = 1e-3
-"""The same for an encoded image: the graph decodes with TensorFlow, predict with Pillow."""
+@dataclass(frozen=True)
+class Bounds:
+    """The largest differences allowed between two probabilities.
+
+    Attributes:
+        tensor: for the same pixels.
+        encoded: for an encoded image: the graph decodes with TensorFlow, predict with Pillow.
+    """
+
+    tensor: float
+    encoded: float
+
+
+BOUNDS = {"float32": Bounds(1e-4, 1e-3), "bfloat16": Bounds(0.05, 0.05)}
+"""By the precision of the export."""
 
 _SYNTHETIC_IMAGES = 4
 
@@ -71,7 +82,7 @@ def sample_images(classifier: Classifier) -> tuple[np.ndarray, str]:
     return np.clip(np.rint(smooth), 0, 255).astype(np.uint8), "synthetic images"
 
 
-def verify_saved_model(classifier: Classifier, folder: Path) -> Verification:
+def verify_saved_model(classifier: Classifier, folder: Path, bounds: Bounds) -> Verification:
     """Run all of the export's signatures through the loader that TensorFlow Serving uses."""
     pixels, source = sample_images(classifier)
     files = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
@@ -91,12 +102,12 @@ def verify_saved_model(classifier: Classifier, folder: Path) -> Verification:
         tensor_difference=_difference(
             of_pixels[contract.OUTPUT_PROBABILITIES], classifier.probabilities_of_pixels(pixels)
         ),
-        tensor_bound=TENSOR_BOUND,
+        tensor_bound=bounds.tensor,
         encoded_difference=max(
             _difference(of_files[contract.OUTPUT_PROBABILITIES], expected),
             *(_difference_of_best(answer, expected, classifier.labels) for answer in best),
         ),
-        encoded_bound=ENCODED_BOUND,
+        encoded_bound=bounds.encoded,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,15 +11,19 @@ from classifiers import LABELS, encoded, photo, small_classifier
 from PIL import Image
 
 from keras_cls import contract
+from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import export
 from keras_cls.exporting.verification import (
+    BOUNDS,
+    Bounds,
     SessionModel,
     Verification,
     _difference_of_best,
     sample_images,
 )
 from keras_cls.images import encode_for_graph
+from keras_cls.preprocessing import Preprocessing
 
 TENSORS = 1e-4
 FILES = 1e-3
@@ -197,10 +202,67 @@ def test_the_version_holds_warmup_records_and_a_card(version, run, classifier):
     assert card["verification"]["source"] == "synthetic images"
 
 
-def test_variables_are_stored_once(version, classifier):
-    stored = sum(np.prod(v.shape) * 4 for v in classifier.model.variables)
-    [data] = (version / "variables").glob("variables.data*")
-    assert data.stat().st_size < stored * 1.1
+def bytes_in(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_numbers_are_stored_once_and_halved_in_bfloat16(tmp_path):
+    classifier = small_classifier(size=(96, 80))
+    wide = keras.Sequential([keras.Input((96, 80, 3)), keras.layers.Flatten()])
+    wide.add(keras.layers.Dense(40, name="hidden"))
+    wide.add(keras.layers.Dense(3, name="logits"))
+    classifier = Classifier(wide, LABELS, classifier.preprocessing)
+    numbers = wide.count_params()
+    assert numbers > 900_000
+    in_float32 = bytes_in(export(classifier, tmp_path / "m"))
+    in_bfloat16 = bytes_in(export(classifier, tmp_path / "m", precision="bfloat16"))
+    assert 4 * numbers < in_float32 < 4 * numbers + 700_000
+    assert 2 * numbers < in_bfloat16 < 2 * numbers + 700_000
+
+
+class Doubled(keras.layers.Layer):
+    """What no lowering knows."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def of_unknown_layers():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(Doubled(name="doubled")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+    return Classifier(model, LABELS, Preprocessing(size=8, mean=0.4, std=0.3))
+
+
+def test_an_unknown_layer_is_exported_as_keras_runs_it(tmp_path):
+    classifier = of_unknown_layers()
+    version = export(classifier, tmp_path / "m")
+    card = json.loads((version / "card.json").read_text())
+    assert card["export"]["folded"] is False and "doubled" in card["export"]["unfolded"]
+    pixels = np.stack([photo(label, 8, 8) for label in LABELS])
+    with SessionModel(version) as run:
+        found = run("images", {"images": pixels})["probabilities"]
+    expected = classifier.probabilities_of_pixels(pixels)
+    np.testing.assert_allclose(found, expected, atol=TENSORS, rtol=0)
+
+
+def test_in_bfloat16_an_unknown_layer_is_refused_by_name(tmp_path):
+    with pytest.raises(ExportError, match="doubled: a layer of type Doubled"):
+        export(of_unknown_layers(), tmp_path / "m", precision="bfloat16")
+    assert not (tmp_path / "m").exists()
+
+
+def test_in_bfloat16_the_answers_are_close_and_float32(classifier, tmp_path):
+    version = export(classifier, tmp_path / "m", precision="bfloat16")
+    card = json.loads((version / "card.json").read_text())
+    assert card["export"] == {"format": "saved_model", "precision": "bfloat16", "folded": True}
+    pixels = np.stack([photo(label, 24, 20, seed=i) for i, label in enumerate(LABELS)])
+    with SessionModel(version) as run:
+        found = run("images", {"images": pixels})["probabilities"]
+    expected = classifier.probabilities_of_pixels(pixels)
+    assert found.dtype == np.float32
+    difference = np.abs(found - expected).max()
+    assert 1e-6 < difference < 0.02, "computed in less than float32, and yet close"
 
 
 def test_versions_count_up_from_the_highest(classifier, tmp_path):
@@ -226,7 +288,7 @@ def test_exports_at_the_same_time_get_numbers_of_their_own(classifier, tmp_path)
 
 
 def test_an_export_that_disagrees_is_not_published(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_cls.exporting.verification.TENSOR_BOUND", -1.0)
+    monkeypatch.setitem(BOUNDS, "float32", Bounds(-1.0, -1.0))
     with pytest.raises(ExportError, match="does not agree"):
         export(classifier, tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []

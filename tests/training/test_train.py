@@ -201,6 +201,25 @@ class TestImagesInMemory:
         assert "less memory is free" in capsys.readouterr().err
 
 
+def test_a_network_that_is_prepared_by_images_is_prepared_by_these(tmp_path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (48, 25, 25, 3), np.uint8)
+    targets = np.arange(48) % 3
+    run = train(
+        "airbench94_cifar10",
+        (images, targets),
+        input_shape=(25, 25, 3),
+        recipe="airbench94",
+        precision="float32",
+        run_dir=tmp_path / "run",
+        **QUICK,
+    )
+    kernel = run.classifier.model.get_layer("whitening").kernel.numpy()
+    half = kernel.shape[-1] // 2
+    assert kernel.std() > 0.1
+    np.testing.assert_array_equal(kernel[..., :half], -kernel[..., half:])
+
+
 def test_two_runs_cannot_share_a_folder(tmp_path):
     with sole_owner(tmp_path / "run"), pytest.raises(ConfigError, match="another process"):
         train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
