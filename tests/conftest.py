@@ -17,3 +17,8 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data in {folder} (KERAS_CLS_DATA names another folder)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few but long tests first: at the end, one would run while the other cores idle."""
+    items.sort(key=lambda item: item.path.parent.name != "training")

@@ -5,7 +5,7 @@ outputs it takes, and holds its own numbers as NumPy arrays. Maps are ``[N, H, W
 are without the N. Variables, Keras, and everything that only training needs are gone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -58,11 +58,6 @@ class Node:
         """The shape of what it gives, from those of what it takes; here, the first one's."""
         return shapes[0]
 
-    @property
-    def parameters(self) -> Sequence[np.ndarray]:
-        """The numbers that it holds."""
-        return ()
-
     def multiply_adds(self, shape: Shape) -> int:
         """How many it takes for one image, of an output of this shape; biases do not count."""
         return 0
@@ -95,11 +90,6 @@ class Linear(Node):
     def filters(self) -> int:
         """How many channels it gives."""
         return int(self.kernel.shape[-1])
-
-    @property
-    def parameters(self) -> Sequence[np.ndarray]:
-        """Kernel and bias."""
-        return (self.kernel,) if self.bias is None else (self.kernel, self.bias)
 
     def multiply_adds(self, shape: Shape) -> int:
         """Every number of the kernel once for each position of the output."""
@@ -184,11 +174,6 @@ class Affine(Node):
 
     scale: np.ndarray
     offset: np.ndarray
-
-    @property
-    def parameters(self) -> Sequence[np.ndarray]:
-        """Both."""
-        return self.scale, self.offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,28 +356,3 @@ class Graph:
     @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
-
-    def rewritten(self, changes: Mapping[str, Node | str]) -> "Graph":
-        """A copy in which nodes are replaced by others, or left out.
-
-        Args:
-            changes: by name, the node that stands in its place (under whatever name), or the name
-                of a node whose output is taken instead; that may be left out as well.
-        """
-
-        def resolved(name: str) -> str:
-            while (change := changes.get(name)) is not None:
-                if isinstance(change, str):
-                    name = change
-                elif change.name == name:
-                    break
-                else:
-                    name = change.name
-            return name
-
-        kept = []
-        for node in self.nodes:
-            change = changes.get(node.name, node)
-            if isinstance(change, Node):
-                kept.append(replace(change, inputs=tuple(map(resolved, change.inputs))))
-        return Graph(tuple(kept))

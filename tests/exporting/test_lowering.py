@@ -13,23 +13,19 @@ from keras_cls.exporting.folding import fold
 from keras_cls.exporting.lowering import lower
 from keras_cls.weights import create_model
 
-# One of each kind of unit; the others have more of them.
+# One of each kind of unit; all of them, at their own size, are among the slow tests.
 A_NETWORK_A_FAMILY = {
     "lenet5": 32,
     "alexnet": 67,
-    "vgg16": 64,
     "nin_cifar10": 32,
     "googlenet": 64,
     "se_bn_inception": 64,
     "inception_v3": 107,
-    "inception_v4": 107,
-    "inception_resnet_v2": 107,
     "resnet18": 64,
     "resnet50_v2": 64,
     "resnet20_cifar10": 32,
     "se_resnext50_32x4d": 64,
     "nasnet_mobile": 64,
-    "pnasnet5_mobile": 64,
     "airbench94_cifar10": 32,
 }
 
@@ -78,7 +74,7 @@ def test_a_network_of_each_family_is_what_keras_computes(name: str, side: int) -
     folded = hold_to_keras(model)
     assert difference(folded, model, tf.bfloat16) < 0.1
     kinds = {type(node) for node in folded}
-    if name not in ("resnet50_v2", "airbench94_cifar10", "nasnet_mobile", "pnasnet5_mobile"):
+    if name not in ("resnet50_v2", "airbench94_cifar10", "nasnet_mobile"):
         assert nodes.Affine not in kinds, "all normalizations went into convolutions"
 
 

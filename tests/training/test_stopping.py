@@ -83,6 +83,7 @@ def test_the_command_saves_and_says_so(tmp_path: Path, number: signal.Signals, c
     assert state_of(folder).step > 0
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_ends_like_the_undisturbed_run(
     tmp_path: Path, undisturbed: Path
 ) -> None:

@@ -71,9 +71,8 @@ def command(folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
-    "victim", [1, pytest.param(0, marks=pytest.mark.slow)], ids=["worker", "chief"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 0], ids=["worker", "chief"])
 def test_a_worker_killed_in_the_middle_and_started_again(tmp_path: Path, victim: int) -> None:
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert start(command(alone)).wait() == 0
