@@ -133,7 +133,7 @@ def _row(where: str, folder: Path, images: int, batch: int, side: int) -> None:
     targets = np.arange(len(files)) % 2
     with tempfile.TemporaryDirectory() as cache:
         source = scan(LabelledImages(("a", "b"), targets, files, None, "photos"), Path(cache))
-    if where == "memory" and not source.held:
+    if where == "memory" and not source.is_held():
         raise SystemExit("the photos do not fit in memory")
     batches = training_batches(
         source if where == "memory" else source.unheld(),

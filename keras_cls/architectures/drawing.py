@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from keras_cls.architectures.walking import step_of
 from keras_cls.errors import ConfigError
 
 _PER_COLUMN = 14
@@ -82,7 +83,7 @@ def blocks_of(model: keras.Model) -> list[Block]:
         block.parameters += layer.count_params()
         for node in layer._inbound_nodes[:1]:
             for tensor in node.input_tensors:
-                source = place_of[tensor._keras_history.operation.name]
+                source = place_of[step_of(tensor).operation.name]
                 if source != place:
                     block.sources.add(source)
     return blocks

@@ -96,8 +96,7 @@ class ScannedImages:
             return self._decoded.image(index), target
         return tf.io.read_file(tf.gather(self._names, index)), target
 
-    @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether all images are in memory, decoded; where that is still to be done, it is done."""
         return self.files is None or self._decoded is not None
 

@@ -61,8 +61,8 @@ class ImageStream(Protocol):
 class HeldStream(ImageStream, Protocol):
     """A stream of indices that may hold its images in memory, decoded."""
 
-    @property
-    def held(self) -> bool:
+    # A method, as isinstance() looks at a protocol's properties, which would decode all images.
+    def is_held(self) -> bool:
         """Whether all images are in memory, decoded; where that is still to be done, it is done."""
 
     def pixel_table(self) -> tf.Tensor | None:

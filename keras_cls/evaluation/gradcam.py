@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
+from keras_cls.architectures.walking import steps_to
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError
 from keras_cls.preprocessing import KERNELS, normalize
@@ -179,16 +180,9 @@ def _maps(model: keras.Model, unlike: tuple[type, ...] = ()) -> dict[str, Any]:
     graphs as well, and a nested model's ``output`` is that of its inner graph.
     """
     outputs: dict[int, Any] = {}
-    seen, ahead = set(), [model.outputs[0]]
-    while ahead:
-        operation, node_index, _ = ahead.pop()._keras_history
-        if (id(operation), node_index) in seen:
-            continue
-        seen.add((id(operation), node_index))
-        node = operation._inbound_nodes[node_index]
-        if len(node.outputs) == 1:
-            outputs[id(operation)] = node.outputs[0]
-        ahead += node.input_tensors
+    for step in steps_to(model.outputs[0]):
+        if len(step.outputs) == 1:
+            outputs.setdefault(id(step.operation), step.outputs[0])
     return {
         layer.name: outputs[id(layer)]
         for layer in model.layers

@@ -1,8 +1,9 @@
 """What an image is asked for: its one class, or every class that it shows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -14,21 +15,26 @@ from keras_cls.evaluation.multi_label import MultiLabelEvaluation
 Result: TypeAlias = Evaluation | MultiLabelEvaluation
 
 
-class Task(Protocol):
-    """What is noted of an image's probabilities, and what is made of the notes."""
+@dataclass(frozen=True, eq=False)
+class Task(ABC):
+    """What is noted of an image's probabilities, and what is made of the notes.
+
+    Attributes:
+        labels: the names of the k classes that an answer may be.
+        among: int64 [k], their numbers among all K, sorted; None for all.
+    """
+
+    labels: tuple[str, ...]
+    among: np.ndarray | None = None
+
+    _summary: ClassVar[type[Evaluation] | type[MultiLabelEvaluation]]
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the k classes that an answer may be."""
-
-    @property
-    def among(self) -> np.ndarray | None:
-        """int64 [k], their numbers among all K, sorted; None for all."""
-
-    @property
+    @abstractmethod
     def record(self) -> np.dtype:
         """The type of an image's record."""
 
+    @abstractmethod
     def records(self, probabilities: np.ndarray, targets: np.ndarray, first: int) -> np.ndarray:
         """The records [n] of a batch: float [n, K] and its targets.
 
@@ -38,32 +44,13 @@ class Task(Protocol):
             first: the number of the batch's first image, for messages.
         """
 
+    @abstractmethod
     def confidence_in_wrong(self, records: np.ndarray) -> np.ndarray:
         """Of each image, how sure the surest wrong answer is, float [n]; 0 where there is none."""
 
+    @abstractmethod
     def mistake(self, record: np.void, image: np.ndarray, name: str) -> Mistake:
         """The surest wrong answer about an image, uint8 [H, W, 3], of this name."""
-
-    def result(
-        self,
-        records: np.ndarray,
-        unreadable: Sequence[ImageError],
-        *,
-        protocol: str,
-        images_per_second: float | None,
-        mistakes: Sequence[Mistake],
-    ) -> Result:
-        """All records summed up."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """What both tasks have: see :class:`Task`."""
-
-    labels: tuple[str, ...]
-    among: np.ndarray | None = None
-
-    _summary: ClassVar[type[Evaluation] | type[MultiLabelEvaluation]]
 
     def result(
         self,
@@ -85,7 +72,7 @@ class _Judged:
         )
 
 
-class SingleLabel(_Judged):
+class SingleLabel(Task):
     """The one class of an image; given that it is ``among`` some, where they are known."""
 
     _summary = Evaluation
@@ -117,7 +104,7 @@ class SingleLabel(_Judged):
         )
 
 
-class MultiLabel(_Judged):
+class MultiLabel(Task):
     """All classes that an image shows; only those ``among`` some are judged, where given."""
 
     _summary = MultiLabelEvaluation

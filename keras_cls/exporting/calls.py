@@ -1,11 +1,11 @@
 """The layers of a Keras model in the order in which they are called."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from keras_cls.architectures.walking import step_of, steps_to
 from keras_cls.errors import ExportError
 
 
@@ -34,13 +34,13 @@ def calls_of(model: keras.Model) -> tuple[Call, ...]:
         ExportError: the model is not functional, or has several inputs or outputs; or a step of it
             is no layer.
     """
-    _check(model)
     calls: list[Call] = []
     _walk(model, None, "", calls, set())
     return tuple(calls)
 
 
-def _check(model: keras.Model) -> None:
+def _ends(model: keras.Model) -> tuple[Any, Any]:
+    """A model's only input and its only output."""
     try:
         inputs, outputs = model.inputs, model.outputs
     except (AttributeError, ValueError):
@@ -53,53 +53,29 @@ def _check(model: keras.Model) -> None:
     for what, tensors in (("inputs", inputs), ("outputs", outputs)):
         if len(tensors) != 1:
             raise ExportError(f"{model.name}: expected one of {what}, found {len(tensors)}")
+    return inputs[0], outputs[0]
 
 
 def _walk(
     model: keras.Model, source: str | None, prefix: str, calls: list[Call], taken: set[str]
 ) -> str:
     """Append a model's calls; ``source`` stands for its input. Returns the name of the last one."""
-    place: dict[Any, str] = {}
-    (given,), (wanted,) = model.inputs, model.outputs
-    if source is not None:
-        place[_node_of(given)] = source
-    for node in _in_order(wanted, stop=set(place)):
-        layer = node.operation
+    given, wanted = _ends(model)
+    place: dict[Any, str] = {} if source is None else {step_of(given): source}
+    for step in steps_to(wanted, beyond=tuple(place)):
+        layer = step.operation
         if not isinstance(layer, keras.layers.Layer):
             raise ExportError(
                 f"{prefix}{layer.name}: an operation of type {type(layer).__name__}, found where "
                 "only layers can be: write it as a layer, such as keras.layers.Rescaling"
             )
-        inputs = tuple(place[_node_of(tensor)] for tensor in node.input_tensors)
+        inputs = tuple(place[step_of(tensor)] for tensor in step.input_tensors)
         if isinstance(layer, keras.Model):
-            _check(layer)
-            place[node] = _walk(layer, inputs[0], f"{prefix}{layer.name}/", calls, taken)
+            place[step] = _walk(layer, inputs[0], f"{prefix}{layer.name}/", calls, taken)
             continue
-        place[node] = name = _free(f"{prefix}{layer.name}", taken)
+        place[step] = name = _free(f"{prefix}{layer.name}", taken)
         calls.append(Call(name, layer, inputs))
-    return place[_node_of(wanted)]
-
-
-def _in_order(wanted: Any, stop: set[Any]) -> Sequence[Any]:
-    """The nodes that a tensor depends on, each behind those that it takes from."""
-    order: list[Any] = []
-    seen = set(stop)
-    waiting = [(_node_of(wanted), False)]
-    while waiting:
-        node, ready = waiting.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            waiting.append((node, True))
-            waiting.extend((_node_of(tensor), False) for tensor in reversed(node.input_tensors))
-    return order
-
-
-def _node_of(tensor: Any) -> Any:
-    """The call that gave a Keras tensor."""
-    operation, index, _ = tensor._keras_history
-    return operation._inbound_nodes[index]
+    return place[step_of(wanted)]
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -1,7 +1,9 @@
 """Run a :class:`~keras_cls.exporting.nodes.Graph` with TensorFlow's floating-point operations."""
 
-from functools import singledispatch
+import operator
+from functools import reduce, singledispatch
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -101,8 +103,6 @@ def _(node: nodes.Relu, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tens
 
 @apply.register
 def _(node: nodes.Activation, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
-    import keras
-
     (x,) = inputs
     if node.function == "sigmoid":
         return tf.sigmoid(x)
@@ -135,18 +135,12 @@ def _(node: nodes.GlobalAverage, inputs: list[tf.Tensor], shapes: list[Shape]) -
 
 @apply.register
 def _(node: nodes.Add, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
-    found = inputs[0]
-    for other in inputs[1:]:
-        found = found + other
-    return found
+    return reduce(operator.add, inputs)
 
 
 @apply.register
 def _(node: nodes.Multiply, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
-    found = inputs[0]
-    for other in inputs[1:]:
-        found = found * other
-    return found
+    return reduce(operator.mul, inputs)
 
 
 @apply.register

@@ -25,7 +25,7 @@ from keras_cls.exporting.nodes import NO_MARGINS, Graph, Margins, Node, Shape, s
 
 _FUNCTIONS = frozenset({
     "elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "leaky_relu", "log_softmax", "mish",
-    "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh",
+    "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh",
 })  # fmt: skip
 
 Rule: TypeAlias = Callable[[Call, Sequence[Shape]], list[Node]]
@@ -124,13 +124,15 @@ def _convolution(call: Call, shapes: Sequence[Shape]) -> list[Node]:
 
 @_rule(keras.layers.DepthwiseConv2D)
 def _depthwise(call: Call, shapes: Sequence[Shape]) -> list[Node]:
-    return _activated(call, _depthwise_node(call, shapes[0], _bias(call.layer)))
+    layer = call.layer
+    made = _depthwise_node(call, call.name, layer.kernel, _bias(layer), shapes[0])
+    return _activated(call, made)
 
 
 @_rule(keras.layers.SeparableConv2D)
 def _separable(call: Call, shapes: Sequence[Shape]) -> list[Node]:
     layer = call.layer
-    first = _depthwise_node(call, shapes[0], None)
+    first = _depthwise_node(call, f"{call.name}/depthwise", layer.depthwise_kernel, None, shapes[0])
     second = nodes.Convolution(
         call.name,
         (first.name,),
@@ -143,13 +145,14 @@ def _separable(call: Call, shapes: Sequence[Shape]) -> list[Node]:
     return [first, *_activated(call, second)]
 
 
-def _depthwise_node(call: Call, shape: Shape, bias: np.ndarray | None) -> nodes.Depthwise:
+def _depthwise_node(
+    call: Call, name: str, kernel: Any, bias: np.ndarray | None, shape: Shape
+) -> nodes.Depthwise:
     layer = call.layer
-    separable = isinstance(layer, keras.layers.SeparableConv2D)
     return nodes.Depthwise(
-        f"{call.name}/depthwise" if separable else call.name,
+        name,
         call.inputs,
-        _array(layer.depthwise_kernel if separable else layer.kernel),
+        _array(kernel),
         bias,
         strides=layer.strides,
         margins=_margins(layer, shape),
@@ -240,9 +243,9 @@ def _activated(call: Call, made: Node) -> list[Node]:
 
 def _function(call: Call, name: str, inputs: tuple[str, ...]) -> list[Node]:
     activation = call.layer.activation
-    known = getattr(activation, "__name__", repr(activation))
-    if known in ("linear", "NoneType") or activation is None:
+    if activation is keras.activations.linear:
         return []
+    known = getattr(activation, "__name__", repr(activation))
     # Of the same name, and not merely called so.
     if getattr(keras.activations, known, None) is not activation:
         known = f"{known} of {getattr(activation, '__module__', 'unknown origin')}"

@@ -231,8 +231,8 @@ class GlobalAverage(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Node):
-    """The sum of maps of one shape, or of shapes that broadcast."""
+class Elementwise(Node):
+    """What joins maps of one shape, or of shapes that broadcast, number by number."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """What they broadcast to."""
@@ -240,8 +240,13 @@ class Add(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Multiply(Add):
-    """The product of two, such as a map and a gate for each of its channels."""
+class Add(Elementwise):
+    """The sum of all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Elementwise):
+    """The product of all, such as of a map and a gate for each of its channels."""
 
 
 @dataclass(frozen=True, eq=False)

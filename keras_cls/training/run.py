@@ -299,7 +299,7 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
         "batch_size": batch_size,
         "precision": precision,
         "devices": describe_strategy(setting.strategy),
-        "held": isinstance(train, HeldStream) and not setting.data_service and train.held,
+        "held": isinstance(train, HeldStream) and not setting.data_service and train.is_held(),
         "data": {
             "classes": list(images.labels),
             "training images": len(images.train),
@@ -386,7 +386,7 @@ def _held_as_begun(train: ImageStream, setting: _Setting, state: RunState) -> Im
         return train
     if not begun:
         return train.unheld()
-    if not train.held:
+    if not train.is_held():
         setting.console.print(
             "less memory is free than when this run was begun: its images are read from their "
             "files, and what it ends with may differ in the last digits",

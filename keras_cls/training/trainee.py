@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_cls.architectures import model_spec
 from keras_cls.architectures.cells import set_drop_path_progress
 from keras_cls.architectures.layers import Conv2D
+from keras_cls.architectures.walking import step_of
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError
 from keras_cls.training.figures import batch_figures, cross_entropy
@@ -208,7 +209,7 @@ def _copy(model: keras.Model, policy: str, *, synchronized: bool) -> keras.Model
     ``synchronized``: batch normalization takes its statistics over all replicas.
     """
     outputs = model.output.values() if isinstance(model.output, dict) else [model.output]
-    last = {output._keras_history.operation.name for output in outputs}
+    last = {step_of(output).operation.name for output in outputs}
 
     def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()

@@ -9,6 +9,7 @@ from keras_cls.data.decoding import decode_image
 from keras_cls.data.pipeline import evaluation_batches, training_batches
 from keras_cls.data.scanning import scan
 from keras_cls.data.sources import open_source
+from keras_cls.data.streams import HeldStream
 from keras_cls.preprocessing import Preprocessing
 
 FILES = {
@@ -100,7 +101,7 @@ def test_of_a_held_photo_the_part_that_is_shown_is_taken(
     tmp_path, augmentation, orientation
 ) -> None:
     source = folder_of(tmp_path, {"a.jpg": oriented_jpeg(orientation, photo(300, 400))})
-    assert source.held and not source.unheld().held
+    assert source.is_held() and not source.unheld().is_held()
     # At this size no part is decoded at half its size, so both see the same pixels.
     rule = Preprocessing(size=220, mean=0, std=1)
     batches = [
@@ -109,6 +110,11 @@ def test_of_a_held_photo_the_part_that_is_shown_is_taken(
     ]
     assert batches[0].std() > 0.1
     np.testing.assert_allclose(*batches, atol=1e-4)
+
+
+def test_to_ask_whether_it_may_hold_images_decodes_none(tmp_path) -> None:
+    source = folder_of(tmp_path, FILES)
+    assert isinstance(source, HeldStream) and "_decoded" not in vars(source)
 
 
 def test_what_does_not_fit_is_not_held(tmp_path) -> None:
