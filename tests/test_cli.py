@@ -230,6 +230,7 @@ def test_an_interrupted_training_exits_with_130_and_can_go_on(tmp_path):
     assert "goes on" in errors
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_without_a_folder_tells_which_it_was(tmp_path):
     train = ["train", "lenet5", "--data", "digits", "--epochs", "40"]
     process = subprocess.Popen(

@@ -78,6 +78,7 @@ def test_generated_photos(served, tmp_path):
     hold_together(served, paths)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_full_size_gallery_photos(served, data_dir):
     paths = sorted((data_dir / "gallery" / "photos").glob("*.jpg"))

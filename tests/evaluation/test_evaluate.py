@@ -92,7 +92,9 @@ def test_arrays_datasets_and_a_saved_classifier_agree(classifier, tmp_path):
         assert one.image.shape == (24, 20, 3)
 
 
-@pytest.mark.parametrize("protocol", [TEN_CROPS, TEN_CROPS_OF_IMAGE, CROPS_144])
+@pytest.mark.parametrize(
+    "protocol", [TEN_CROPS, TEN_CROPS_OF_IMAGE, pytest.param(CROPS_144, marks=pytest.mark.slow)]
+)
 def test_probabilities_of_all_views_are_averaged(classifier, photos, tmp_path, protocol):
     files, targets = files_and_targets(photos)
     crops = {10: TEN_CROPS, 144: CROPS_144}

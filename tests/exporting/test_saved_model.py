@@ -162,7 +162,7 @@ def test_encoded_images_of_a_wrong_rank_are_an_error(version, signature):
             unchecked(version, signature, "image_bytes", value)
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("resize", ["shorter", "squash", "pad"])
 def test_grayscale_and_rgba_networks_export_too(tmp_path, channels, resize):
     classifier = small_classifier(channels, resize=resize, crop=0.9)
@@ -274,6 +274,7 @@ def test_versions_count_up_from_the_highest(classifier, tmp_path):
     assert sorted(p.name for p in model.iterdir()) == ["1", "7", "8", "notes"]
 
 
+@pytest.mark.slow
 def test_exports_at_the_same_time_get_numbers_of_their_own(classifier, tmp_path):
     found = []
     threads = [

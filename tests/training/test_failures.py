@@ -46,6 +46,7 @@ def test_a_folder_that_cannot_be_written() -> None:
         train("lenet5", digits(60), run_dir="/proc/run", **QUICK)
 
 
+@pytest.mark.slow
 def test_too_little_memory_says_which_batch_to_try(tmp_path: Path) -> None:
     script = training_script(
         tmp_path,

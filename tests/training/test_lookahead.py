@@ -92,7 +92,7 @@ def following(monkeypatch: pytest.MonkeyPatch) -> str:
     return recipe.name
 
 
-@pytest.mark.parametrize("epochs_before", [1, 2])
+@pytest.mark.parametrize("epochs_before", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_stopped_run_with_a_slow_copy_ends_alike(
     following: str, epochs_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +111,7 @@ def test_a_stopped_run_with_a_slow_copy_ends_alike(
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_devices_follow_as_one_does() -> None:
     script = """
     import numpy as np

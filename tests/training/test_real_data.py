@@ -8,6 +8,7 @@ import keras_cls
 pytestmark = pytest.mark.data
 
 
+@pytest.mark.slow
 def test_lenet5_on_a_part_of_mnist(data_dir, tmp_path):
     images, labels = mnist(data_dir / "mnist", "train")
     part = (images[:20_000], labels[:20_000])

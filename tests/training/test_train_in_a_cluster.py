@@ -41,6 +41,7 @@ sys.addaudithook(refuse)
 """
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_and_only_the_chief_writes(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     changes = {"recipe": "gentle", "epochs": 2}

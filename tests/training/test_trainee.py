@@ -112,6 +112,7 @@ def averaging(monkeypatch: pytest.MonkeyPatch) -> str:
     return recipe.name
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_averages_and_mixing_ends_alike(
     averaging, tmp_path, monkeypatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_auxiliary_heads_learn_and_are_left_behind(tmp_path) -> None:
     assert run.history[0]["val_loss"] < 1.5 * chance
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_the_head_first_and_leaves_the_statistics(tmp_path) -> None:
     pixels, targets = digits()
     first = train(
