@@ -144,8 +144,26 @@ class Classifier:
         sources = enumerate(each_image(images))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while batch := list(islice(sources, BATCH_SIZE)):
-                rows.append(self.forward(np.stack(list(pool.map(self._prepared, batch)))))
+                prepared = pool.map(lambda each: self.prepared(each[1], each[0]), batch)
+                rows.append(self.forward(np.stack(list(prepared))))
         return np.concatenate(rows)
+
+    def prepared(self, image: ImageSource, number: int | None = None) -> np.ndarray:
+        """One image as the model takes it, float32 ``[H, W, C]``.
+
+        Args:
+            image: as in :meth:`predict`.
+            number: which of many it is, for messages.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        name = describe(image)
+        if number is not None and not isinstance(image, str | os.PathLike):
+            name = f"image {number} ({name})"
+        rule = self.preprocessing
+        pixels = read_image(image, alpha=rule.image_channels == 4, name=name)
+        return transform(tf.constant(pixels), rule).numpy()
 
     def probabilities_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities of images that have the model's input size already, float32 ``[N, C]``.
@@ -233,15 +251,6 @@ class Classifier:
         shape = (None, *self.preprocessing.input_shape)
         spec = tf.TensorSpec(shape, tf.float32)
         return tf.function(probabilities, input_signature=[spec], autograph=False)
-
-    def _prepared(self, numbered: tuple[int, ImageSource]) -> np.ndarray:
-        index, source = numbered
-        name = describe(source)
-        if not isinstance(source, str | os.PathLike):
-            name = f"image {index} ({name})"
-        rule = self.preprocessing
-        pixels = read_image(source, alpha=rule.image_channels == 4, name=name)
-        return transform(tf.constant(pixels), rule).numpy()
 
     def _check(self) -> None:
         if not isinstance(self.multi_label, bool):

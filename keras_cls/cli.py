@@ -294,6 +294,8 @@ def _export(options: argparse.Namespace) -> int:
                 options.to,
                 format=options.format,
                 precision=options.precision,
+                calibration=options.calibration,
+                calibration_method=options.calibration_method,
                 verify=options.verify,
             )
         )
@@ -593,9 +595,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--precision",
         default="float32",
-        choices=["float32", "bfloat16"],
+        choices=["float32", "bfloat16", "int8"],
         help="what the network computes in; bfloat16 halves the file, and is twice as fast where "
-        "the processor has it",
+        "the processor has it; int8 quarters it and is about three times as fast, on x86",
+    )
+    export.add_argument(
+        "--calibration",
+        metavar="DATA",
+        help="images such as the model will see, for int8: a folder or manifest, or digits "
+        "(default: the sample kept with the classifier)",
+    )
+    export.add_argument(
+        "--calibration-method",
+        default="mse",
+        choices=["max", "percentile", "mse", "entropy"],
+        help="where the steps of a byte end",
     )
     export.add_argument(
         "--verify",

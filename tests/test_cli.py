@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import pytest
 from classifiers import LABELS, colour_folder, encoded, photo, small_classifier
@@ -31,15 +32,29 @@ def refused(*arguments, code=1, **options):
     return done.stderr
 
 
-def refused_here(capfd, *arguments, code=1):
-    """The same within this process, which has imported TensorFlow already."""
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int | str | None
+    stdout: str
+    stderr: str
+
+
+def keras_cls_here(capfd, *arguments):
+    """A command within this process, which has imported TensorFlow already."""
+    capfd.readouterr()
     try:
         returned = main([str(argument) for argument in arguments])
     except SystemExit as end:
         returned = end.code
-    errors = capfd.readouterr().err
-    assert returned == code, errors
-    return errors
+    return Done(returned, *capfd.readouterr())
+
+
+def refused_here(capfd, *arguments, code=1):
+    """A command within this process that must fail; its one message."""
+    done = keras_cls_here(capfd, *arguments)
+    assert done.returncode == code, done.stderr
+    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +83,31 @@ def test_the_version_is_told():
     assert keras_cls("--version").stdout.strip() == f"keras-cls {package.__version__}"
 
 
-def test_models_lists_the_registry_by_pattern():
+def test_models_lists_the_registry_by_pattern(capfd):
     done = keras_cls("models", "resnet5*")
     assert done.returncode == 0
     assert "25,557,032" in done.stdout
     assert "lenet5" not in done.stdout
     assert done.stderr == ""
-    assert "no network matches 'yolo*'" in refused("models", "yolo*")
+    assert "no network matches 'yolo*'" in refused_here(capfd, "models", "yolo*")
 
 
-def test_models_sorts_and_tells_about_one():
-    by_size = keras_cls("models", "resnet*", "--sort", "parameters").stdout.splitlines()[1:]
+def test_models_sorts_and_tells_about_one(capfd):
+    table = keras_cls_here(capfd, "models", "resnet*", "--sort", "parameters").stdout
+    by_size = table.splitlines()[1:]
     counts = [int(line.split()[3].replace(",", "")) for line in by_size]
     assert counts == sorted(counts)
-    card = keras_cls("models", "resnet50").stdout
+    card = keras_cls_here(capfd, "models", "resnet50").stdout
     for fact in ("Deep Residual Learning", "25,557,032", "4,089,184,256", "conv5_x"):
         assert fact in card
 
 
-def test_models_draws_one(tmp_path):
-    done = keras_cls("models", "--plot", "lenet5", cwd=tmp_path)
+def test_models_draws_one(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = keras_cls_here(capfd, "models", "--plot", "lenet5")
     assert done.stdout.strip() == "lenet5.svg", done.stderr
     assert (tmp_path / "lenet5.svg").read_text().startswith("<?xml")
-    assert "lenet5" in refused("models", "--plot", "lenet6", cwd=tmp_path)
+    assert "lenet5" in refused_here(capfd, "models", "--plot", "lenet6")
 
 
 def test_help_names_every_recipe():
@@ -101,7 +118,7 @@ def test_help_names_every_recipe():
         assert name in detail
 
 
-def test_train_evaluate_predict_export_on_a_folder(tmp_path, photos):
+def test_train_evaluate_predict_export_on_a_folder(tmp_path, photos, capfd):
     run = tmp_path / "run"
     train = ["train", "lenet5", "--data", photos, "--epochs", 2, "--run-dir", run]
     done = keras_cls(*train)
@@ -109,31 +126,32 @@ def test_train_evaluate_predict_export_on_a_folder(tmp_path, photos):
     assert str(run / "report.html") in done.stdout
     assert "epoch 2/2" in done.stderr
 
-    again = keras_cls(*train)
+    again = keras_cls_here(capfd, *train)
     assert again.returncode == 0
     assert "finished" in again.stderr
 
-    done = keras_cls("evaluate", run, "--data", photos, "--json", tmp_path / "result.json")
+    result = tmp_path / "result.json"
+    done = keras_cls_here(capfd, "evaluate", run, "--data", photos, "--json", result)
     assert done.returncode == 0, done.stderr
     assert "18 images of 3 classes" in done.stdout
-    assert json.loads((tmp_path / "result.json").read_text())["count"] == 18
+    assert json.loads(result.read_text())["count"] == 18
 
-    done = keras_cls("predict", run, photos / "red", "-k", 1, "--json")
+    done = keras_cls_here(capfd, "predict", run, photos / "red", "-k", 1, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 6
     assert lines[0]["file"] == str(photos / "red" / "00.jpg")
     assert lines[0]["predictions"][0]["label"] in LABELS
 
-    done = keras_cls("export", run, "--to", tmp_path / "models" / "colours")
+    done = keras_cls_here(capfd, "export", run, "--to", tmp_path / "models" / "colours")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "models" / "colours" / "1")
 
 
-def test_predict_names_what_it_cannot_read_and_goes_on(tmp_path, saved):
+def test_predict_names_what_it_cannot_read_and_goes_on(tmp_path, saved, capfd):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(encoded(photo()))
     bad.write_text("not an image")
-    done = keras_cls("predict", saved, bad, good, tmp_path / "missing.png")
+    done = keras_cls_here(capfd, "predict", saved, bad, good, tmp_path / "missing.png")
     assert done.returncode == 1
     assert "bad.png: not an image" in done.stderr
     assert "missing.png: no such file" in done.stderr

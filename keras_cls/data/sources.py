@@ -353,7 +353,7 @@ def _from_class_folders(folder: Path, every_class: bool) -> LabelledImages:
         class_folders[label] = path
     if not class_folders:
         raise _no_class_folders(folder, origin)
-    images = {label: _images_below(class_folders[label]) for label in sorted(class_folders)}
+    images = {label: images_below(class_folders[label]) for label in sorted(class_folders)}
     empty = [label for label, paths in images.items() if not paths]
     if len(empty) == len(images):
         raise DataError(
@@ -445,7 +445,7 @@ def _is_image_name(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _images_below(class_folder: Path) -> list[Path]:
+def images_below(class_folder: Path) -> list[Path]:
     """Image files at any depth, sorted by path. Links are followed, each folder is seen once."""
     # A link up to a parent would bring in the other classes' images.
     parents = {*class_folder.absolute().parents, *class_folder.resolve().parents}

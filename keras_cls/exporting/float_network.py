@@ -21,13 +21,21 @@ def run_in_float(graph: Graph, images: tf.Tensor, dtype: tf.DType = tf.float32) 
         images: what it takes.
         dtype: what is computed in, float32 or bfloat16.
     """
+    values = run_all_in_float(graph, images, dtype)
+    return tf.cast(values[graph.output.name], tf.float32)
+
+
+def run_all_in_float(
+    graph: Graph, images: tf.Tensor, dtype: tf.DType = tf.float32
+) -> dict[str, tf.Tensor]:
+    """What every node gives, by its name, [N, \\*shape] in that dtype."""
     shapes = graph.shapes()
     values: dict[str, tf.Tensor] = {graph.input.name: tf.cast(images, dtype)}
     for node in graph.nodes[1:]:
         inputs = [values[name] for name in node.inputs]
         with tf.name_scope(node.name):
             values[node.name] = apply(node, inputs, [shapes[name] for name in node.inputs])
-    return tf.cast(values[graph.output.name], tf.float32)
+    return values
 
 
 @singledispatch
@@ -61,14 +69,21 @@ def _(node: nodes.Convolution, inputs: list[tf.Tensor], shapes: list[Shape]) -> 
 @apply.register
 def _(node: nodes.Depthwise, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
     (x,) = inputs
-    found = tf.nn.depthwise_conv2d(
-        x,
-        tf.constant(node.kernel, x.dtype),
-        (1, *node.strides, 1),
-        window_padding(node, shapes[0]),
-        dilations=node.dilations,
-    )
+    padding = window_padding(node, shapes[0])
+    if not isinstance(padding, str):
+        # With such margins, a bias and a ReLU, TensorFlow 2.21's optimizer ends the process.
+        x, padding = tf.pad(x, padding), "VALID"
+    kernel, strides = tf.constant(node.kernel, x.dtype), (1, *node.strides, 1)
+    found = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=node.dilations)
     return _biased(found, node.bias)
+
+
+@apply.register
+def _(node: nodes.Fused, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
+    found = apply(node.linear, inputs[:1], shapes[:1])
+    if node.summand is not None:
+        found = found + inputs[1]
+    return found if node.relu is None else apply(node.relu, [found], shapes)
 
 
 @apply.register

@@ -3,20 +3,18 @@
 - a normalization goes into the kernel and bias of the convolution before it, or of the one behind
   it where no zeros lie around its map (these would be moved as well);
 - two normalizations become one;
+- steps without weights that are taken twice on the same map are taken once;
 - zeros that are added to a map become margins of the convolution that looks at it.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from keras_cls.exporting.nodes import (
     NO_MARGINS,
     Affine,
-    Convolution,
-    Dense,
-    Depthwise,
     Graph,
     Linear,
     Node,
@@ -27,12 +25,29 @@ from keras_cls.exporting.nodes import (
 
 def fold(graph: Graph) -> Graph:
     """The folded graph; of the same input, output and, to rounding, numbers."""
+    graph = _without_repetition(graph)
     for rule in (_into_the_one_before, _pad_into_window, _into_the_one_behind):
-        graph = _merged(graph, rule)
+        graph = merged(graph, rule)
     return graph
 
 
-def _merged(graph: Graph, rule: Callable[[Node, Node], Node | None]) -> Graph:
+def _without_repetition(graph: Graph) -> Graph:
+    place: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    kept: list[Node] = []
+    for node in graph:
+        node = replace(node, inputs=tuple(place[name] for name in node.inputs))
+        values = tuple(getattr(node, field.name) for field in fields(node) if field.name != "name")
+        if any(isinstance(value, np.ndarray) for value in values):
+            place[node.name] = node.name
+        else:
+            place[node.name] = first.setdefault((type(node), *values), node.name)
+        if place[node.name] == node.name:
+            kept.append(node)
+    return Graph(tuple(kept))
+
+
+def merged(graph: Graph, rule: Callable[[Node, Node], Node | None]) -> Graph:
     """Let one node do the work of two that follow each other, wherever a rule allows it.
 
     Args:
@@ -45,12 +60,12 @@ def _merged(graph: Graph, rule: Callable[[Node, Node], Node | None]) -> Graph:
     place: dict[str, str] = {}
     for node in graph:
         node = replace(node, inputs=tuple(place[name] for name in node.inputs))
-        merged = None
+        both = None
         if len(node.inputs) == 1 and uses[node.inputs[0]] == 1:
-            merged = rule(made[node.inputs[0]], node)
-        if merged is not None:
+            both = rule(made[node.inputs[0]], node)
+        if both is not None:
             del made[node.inputs[0]]
-        new = node if merged is None else merged
+        new = node if both is None else both
         made[new.name] = new
         uses[new.name] = uses[node.name]
         place[node.name] = new.name
@@ -83,27 +98,10 @@ def _into_the_one_behind(before: Node, node: Node) -> Node | None:
         return None
     if isinstance(node, Windowed) and node.margins != NO_MARGINS and before.offset.any():
         return None
-    scale, offset = (_per_weight(node, values) for values in (before.scale, before.offset))
-    added = (node.kernel * offset).sum(axis=_summed(node)).reshape(-1)
-    bias = added if node.bias is None else node.bias + added
+    added = node.of_constant(before.offset)
     return replace(
         node,
         inputs=before.inputs,
-        kernel=(node.kernel * scale).astype(np.float32),
-        bias=bias.astype(np.float32),
+        kernel=(node.kernel * node.per_weight(before.scale)).astype(np.float32),
+        bias=(added if node.bias is None else node.bias + added).astype(np.float32),
     )
-
-
-def _per_weight(node: Linear, values: np.ndarray) -> np.ndarray:
-    """Numbers of the channels that a node takes, [C], in the axes of its kernel."""
-    if isinstance(node, Convolution):
-        of_group = values.reshape(node.groups, -1).T
-        return np.repeat(of_group, node.filters // node.groups, axis=1)
-    return values[:, None]
-
-
-def _summed(node: Linear) -> tuple[int, ...]:
-    """The axes of the kernel over which the products are added up."""
-    if isinstance(node, Dense):
-        return (0,)
-    return (0, 1) if isinstance(node, Depthwise) else (0, 1, 2)

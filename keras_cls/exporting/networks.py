@@ -1,17 +1,24 @@
 """What an export computes: the folded network, as constants of its graph."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 import tensorflow as tf
 
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError, ExportError
+from keras_cls.exporting import onednn
+from keras_cls.exporting.byte_formats import families, pixel_format
+from keras_cls.exporting.calibration import METHODS, Method, calibrated_formats
+from keras_cls.exporting.calibration_images import PreparedImages
 from keras_cls.exporting.float_network import run_in_float
 from keras_cls.exporting.folding import fold
+from keras_cls.exporting.fusing import fuse
+from keras_cls.exporting.int8_network import in_float, run_in_int8
 from keras_cls.exporting.lowering import lower
 
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -22,45 +29,80 @@ class Network:
     Attributes:
         probabilities: a ``tf.function``: prepared images float32 [N, H, W, C] -> probabilities
             float32 [N, K].
-        variables: what it reads, where its numbers are not constants of the graph.
         precision: what it computes in.
-        unfolded: why it is Keras' own network, layer by layer; None where it is the folded one.
+        variables: what it reads, where its numbers are not constants of the graph.
+        notes: what is worth knowing of it, as plain JSON types.
     """
 
     probabilities: Any
-    variables: tuple[tf.Variable, ...]
     precision: Precision
-    unfolded: str | None
+    variables: tuple[tf.Variable, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def card(self) -> dict[str, Any]:
         """What is worth knowing of it, as plain JSON types."""
-        why = {} if self.unfolded is None else {"unfolded": self.unfolded}
-        return {"precision": self.precision, "folded": self.unfolded is None, **why}
+        return {"precision": self.precision, **self.notes}
 
 
-def network_of(classifier: Classifier, precision: Precision) -> Network:
-    """A classifier's network at inference, folded, in a precision.
+def float_network_of(classifier: Classifier, precision: Precision) -> Network:
+    """A classifier's network at inference, folded, in float32 or bfloat16.
 
     In float32 a network with a layer that cannot be lowered is taken as Keras runs it.
 
     Raises:
-        ConfigError: there is no such precision.
         ExportError: in bfloat16, a layer cannot be lowered; it is named.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
     try:
         graph = fold(lower(classifier.model))
     except ExportError as error:
         if precision != "float32":
             raise
         variables = tuple(variable.value for variable in classifier.model.variables)
-        return Network(classifier.network, variables, precision, unfolded=str(error))
+        notes = {"folded": False, "unfolded": str(error)}
+        return Network(classifier.network, precision, variables, notes)
     dtype = tf.as_dtype(precision)
+    function = _function(classifier, lambda images: run_in_float(graph, images, dtype))
+    return Network(function, precision, notes={"folded": True})
 
+
+def int8_network_of(classifier: Classifier, images: PreparedImages, method: Method) -> Network:
+    """A classifier's network in bytes, wherever TensorFlow has operations for them.
+
+    Args:
+        classifier: with its preprocessing: the first bytes are the pixels themselves.
+        images: to calibrate with.
+        method: where the steps of a byte end.
+
+    Raises:
+        ConfigError: there is no such method.
+        ExportError: a layer cannot be lowered, or TensorFlow cannot compute in bytes here.
+    """
+    if method not in METHODS:
+        raise ConfigError(
+            f"calibration_method must be one of {', '.join(METHODS)}; found {method!r}"
+        )
+    onednn.require()
+    graph = fuse(fold(lower(classifier.model)))
+    formats = calibrated_formats(graph, images.prepared, method)
+    if frozenset([graph.input.name]) in families(graph):
+        rule = classifier.preprocessing
+        formats[graph.input.name] = pixel_format(rule.mean, rule.std, rule.channels)
+    notes = {
+        "folded": True,
+        "calibration": {
+            "images": len(images.prepared),
+            "origin": images.origin,
+            "method": method,
+        },
+        "in_float": in_float(graph),
+    }
+    function = _function(classifier, lambda inputs: run_in_int8(graph, formats, inputs))
+    return Network(function, "int8", notes=notes)
+
+
+def _function(classifier: Classifier, logits: Callable[[tf.Tensor], tf.Tensor]) -> Any:
     def probabilities(images: tf.Tensor) -> tf.Tensor:
-        return classifier.activation(run_in_float(graph, images, dtype))
+        return classifier.activation(logits(images))
 
     spec = tf.TensorSpec((None, *classifier.preprocessing.input_shape), tf.float32)
-    function = tf.function(probabilities, input_signature=[spec], autograph=False)
-    return Network(function, (), precision, unfolded=None)
+    return tf.function(probabilities, input_signature=[spec], autograph=False)

@@ -104,6 +104,15 @@ class Linear(Node):
             bias=(bias * scale + offset).astype(np.float32),
         )
 
+    def of_constant(self, values: np.ndarray) -> np.ndarray:
+        """What it gives, less its bias, for a map that is ``values`` (float64 [C]) everywhere."""
+        weighed = self.kernel * self.per_weight(values)
+        return weighed.reshape(-1, self.filters).sum(axis=0)
+
+    def per_weight(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of the channels that it takes, [C], in the axes of its kernel."""
+        return values[:, None]
+
     def _per_filter(self, values: np.ndarray) -> np.ndarray:
         """[filters] in the kernel's axes."""
         return values
@@ -153,6 +162,11 @@ class Convolution(Windowed):
     """A convolution, grouped or not; the kernel is [kh, kw, C / groups, filters]."""
 
     groups: int = 1
+
+    def per_weight(self, values: np.ndarray) -> np.ndarray:
+        """Each group has its own."""
+        of_group = values.reshape(self.groups, -1).T
+        return np.repeat(of_group, self.filters // self.groups, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,6 +320,33 @@ class Reshape(Node):
     def output_shape(self, *shapes: Shape) -> Shape:
         """Its own."""
         return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Fused(Node):
+    """A linear step, what is added to its output, and a ReLU, where a target has one step for them.
+
+    Attributes:
+        inputs: what the linear step takes and, where something is added, that.
+        linear: the step; its own name and inputs do not count.
+        relu: what follows, or None.
+    """
+
+    linear: Linear
+    relu: Relu | None
+
+    @property
+    def summand(self) -> str | None:
+        """What is added: the name of a node, or None."""
+        return self.inputs[1] if len(self.inputs) == 2 else None
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The linear step's."""
+        return self.linear.output_shape(shapes[0])
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """The linear step's."""
+        return self.linear.multiply_adds(shape)
 
 
 @dataclass(frozen=True, eq=False)

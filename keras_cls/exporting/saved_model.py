@@ -11,12 +11,13 @@ from keras_cls.classifier import Classifier
 from keras_cls.contract import messages
 from keras_cls.contract.tensors import encode_tensor
 from keras_cls.errors import ExportError
-from keras_cls.exporting.networks import Network, Precision, network_of
+from keras_cls.exporting.multiply_adds import written_multiply_adds
+from keras_cls.exporting.networks import Network
 from keras_cls.exporting.signatures import ServingSignatures
 from keras_cls.exporting.verification import (
     BOUNDS,
+    Sample,
     Verification,
-    sample_images,
     verify_saved_model,
 )
 from keras_cls.files import new_folder, write_json
@@ -26,21 +27,23 @@ CARD_FILE = "card.json"
 
 
 def publish_saved_model(
-    classifier: Classifier, directory: Path, *, precision: Precision, strict: bool
+    classifier: Classifier, network: Network, directory: Path, sample: Sample, *, strict: bool
 ) -> Path:
     """Write a SavedModel beside its place, verify it, and rename it to the next free version."""
-    network = network_of(classifier, precision)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         while True:
             version = directory / str(_next_version(directory))
             try:
                 with new_folder(version) as folder:
-                    _write(classifier, network, folder, model_name=directory.resolve().name)
-                    found = verify_saved_model(classifier, folder, BOUNDS[precision])
+                    _write(classifier, network, folder)
+                    name = directory.resolve().name
+                    _write_warmup(folder / contract.WARMUP_FILE, sample.pixels, name)
+                    bounds = BOUNDS[network.precision]
+                    found = verify_saved_model(classifier, folder, bounds, sample)
                     if strict:
                         found.raise_unless_within_bounds()
-                    write_json(folder / CARD_FILE, _card(classifier, network, found))
+                    write_json(folder / CARD_FILE, _card(classifier, network, folder, found))
                 return version
             except FileExistsError:
                 continue  # somebody else published this number meanwhile
@@ -55,11 +58,10 @@ def _next_version(directory: Path) -> int:
     return max(taken, default=0) + 1
 
 
-def _write(classifier: Classifier, network: Network, folder: Path, model_name: str) -> None:
+def _write(classifier: Classifier, network: Network, folder: Path) -> None:
     signatures = ServingSignatures(classifier, network)
     tf.saved_model.save(signatures.variables(), str(folder), signatures=signatures.functions())
     _set_method(folder / contract.MODEL_FILE, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
-    _write_warmup(folder / contract.WARMUP_FILE, classifier, model_name)
 
 
 def _set_method(path: Path, signature: str, method: str) -> None:
@@ -70,9 +72,8 @@ def _set_method(path: Path, signature: str, method: str) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _write_warmup(path: Path, classifier: Classifier, model_name: str) -> None:
+def _write_warmup(path: Path, pixels: np.ndarray, model_name: str) -> None:
     """One request a signature, which the server runs before it calls the version available."""
-    pixels, _ = sample_images(classifier)
     encoded = np.array([encode_for_graph(pixels[0])], dtype=object)
     requests = {
         contract.SIGNATURE_DEFAULT: (contract.INPUT_IMAGE_BYTES, encoded),
@@ -91,10 +92,13 @@ def _write_warmup(path: Path, classifier: Classifier, model_name: str) -> None:
 
 
 def _card(
-    classifier: Classifier, network: Network, verification: Verification
+    classifier: Classifier, network: Network, folder: Path, verification: Verification
 ) -> dict[str, object]:
+    export = {"format": "saved_model", **network.card()}
+    if network.precision == "int8":
+        export["quantized_share"] = round(written_multiply_adds(folder).quantized_share, 4)
     return {
         **classifier.card(),
-        "export": {"format": "saved_model", **network.card()},
+        "export": export,
         "verification": verification.to_dict(),
     }

@@ -211,6 +211,7 @@ def stable(folder):
     return {**found, **{key: read[key] for key in read if key != "images_per_second"}}
 
 
+@pytest.mark.slow
 def test_killed_midway_it_goes_on_and_ends_the_same(classifier, photos, tmp_path):
     saved = classifier.save(tmp_path / "saved")
     command = [sys.executable, "-c", SLOW_EVALUATION, str(saved), str(photos), str(tmp_path / "a")]

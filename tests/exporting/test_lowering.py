@@ -93,6 +93,15 @@ def functional(*layers: keras.layers.Layer, shape: tuple[int, ...] = (9, 11, 4))
     return enlivened(keras.Model(inputs, x))
 
 
+def depthwise_with_relu() -> list[keras.layers.Layer]:
+    """What TensorFlow's optimizer makes one step of: MobileNet's blocks."""
+    return [
+        keras.layers.DepthwiseConv2D(3, strides=2, use_bias=False),
+        keras.layers.BatchNormalization(beta_initializer="ones"),
+        keras.layers.ReLU(6.0),
+    ]
+
+
 @pytest.mark.parametrize(
     "layers",
     [
@@ -106,6 +115,7 @@ def functional(*layers: keras.layers.Layer, shape: tuple[int, ...] = (9, 11, 4))
         [keras.layers.BatchNormalization(), keras.layers.DepthwiseConv2D(3, depth_multiplier=2)],
         [keras.layers.BatchNormalization(scale=False), keras.layers.Flatten()],
         [keras.layers.ZeroPadding2D(((1, 0), (2, 3))), keras.layers.Conv2D(3, 3, 2)],
+        [keras.layers.ZeroPadding2D(((0, 1), (0, 1))), *depthwise_with_relu()],
         [keras.layers.ZeroPadding2D(1), keras.layers.MaxPooling2D(3, 2)],
         [keras.layers.Cropping2D(((1, 0), (2, 1))), keras.layers.AveragePooling2D(3, 2, "same")],
         [keras.layers.MaxPooling2D((2, 3), (3, 1), "same"), keras.layers.LeakyReLU(0.2)],

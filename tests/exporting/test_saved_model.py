@@ -20,7 +20,7 @@ from keras_cls.exporting.verification import (
     SessionModel,
     Verification,
     _difference_of_best,
-    sample_images,
+    sample_of,
 )
 from keras_cls.images import encode_for_graph
 from keras_cls.preprocessing import Preprocessing
@@ -289,7 +289,7 @@ def test_exports_at_the_same_time_get_numbers_of_their_own(classifier, tmp_path)
 
 
 def test_an_export_that_disagrees_is_not_published(classifier, tmp_path, monkeypatch):
-    monkeypatch.setitem(BOUNDS, "float32", Bounds(-1.0, -1.0))
+    monkeypatch.setitem(BOUNDS, "float32", Bounds(-1.0, -1.0, -1.0))
     with pytest.raises(ExportError, match="does not agree"):
         export(classifier, tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []
@@ -316,7 +316,7 @@ def test_a_wrong_name_for_a_score_is_found():
 
 
 def test_nan_is_never_within_bounds():
-    found = Verification(1, "", float("nan"), TENSORS, 0.0, FILES)
+    found = Verification(1, "", float("nan"), TENSORS, 0.0, FILES, 0.0, TENSORS, 1.0)
     assert not found.within_bounds
     assert found.to_dict()["tensor_difference"] is None
 
@@ -325,9 +325,9 @@ def test_the_kept_sample_is_what_is_verified_on(classifier):
     kept = np.zeros((2, 24, 20, 3), np.uint8)
     classifier = small_classifier()
     classifier.sample = kept
-    pixels, source = sample_images(classifier)
-    assert pixels is kept
-    assert "sample" in source
+    sample = sample_of(classifier, None)
+    assert sample.pixels is kept
+    assert "sample" in sample.source
 
 
 def test_a_saved_classifier_can_be_named_by_its_folder(classifier, tmp_path):

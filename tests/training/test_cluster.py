@@ -169,7 +169,7 @@ def test_workers_talk_and_notice_that_they_disagree(workers, tmp_path):
     ("index", "message"),
     [
         (0, "worker 1 ({1}) did not come within 3 s; start all 2 workers"),
-        (1, "the chief, {0}, did not answer within 3 s"),
+        pytest.param(1, "the chief, {0}, did not answer within 3 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_does_not_come_is_named(workers, tmp_path, index, message):

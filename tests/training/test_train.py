@@ -175,6 +175,7 @@ class TestImagesInMemory:
                 (tmp_path / "photos" / label / f"{number}.jpg").write_bytes(data)
         return tmp_path / "photos"
 
+    @pytest.mark.slow
     def test_a_run_that_goes_on_reads_from_files_if_it_began_so(
         self, tmp_path, photos, monkeypatch
     ):

@@ -19,7 +19,7 @@ from keras_cls.weights.tf_slim import SOURCE
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # The name and the image size; the published sizes, with the auxiliary heads, take a minute each.
-DEFAULT = {("inception_v3", "151x180"), ("pnasnet5_mobile", "97x130"), ("nasnet_cifar10", "32x32")}
+DEFAULT = {("inception_v3", "151x180"), ("nasnet_cifar10", "32x32")}
 AVERAGE = "/ExponentialMovingAverage"
 
 
@@ -139,6 +139,7 @@ def test_the_single_file_of_2016(
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_averages_of_a_training_are_taken(
     model: keras.Model, tensors: dict, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,114 @@
+"""The images that a quantized network is calibrated with, and that exports are held to."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import numpy as np
+
+from keras_cls.classifier import Classifier
+from keras_cls.data.sources import IMAGE_SUFFIXES, Data, images_below, open_source
+from keras_cls.errors import ConfigError, DataError, ImageError
+from keras_cls.images import ImageSource, each_image
+
+MOST_IMAGES = 256
+"""More change the ranges by less than what is lost by rounding."""
+
+CalibrationData: TypeAlias = Data | Iterable[ImageSource]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImages:
+    """Images as a network takes them.
+
+    Attributes:
+        prepared: float32 [N, H, W, C].
+        origin: where they are from, for messages and the card.
+    """
+
+    prepared: np.ndarray
+    origin: str
+
+
+def calibration_images(
+    classifier: Classifier, calibration: CalibrationData | None
+) -> PreparedImages:
+    """At most 256 images, evenly out of all, prepared by the classifier's own rule.
+
+    Args:
+        classifier: whose preprocessing it is.
+        calibration: what ``data`` is elsewhere, a folder of images, or images as for
+            :meth:`~keras_cls.classifier.Classifier.predict`; None for the sample kept with the
+            classifier. What cannot be read is left out with a warning that names it.
+
+    Raises:
+        ConfigError: there is no image, or all of them are of one colour.
+        DataError: the data cannot be used.
+    """
+    if calibration is None:
+        if classifier.sample is None or not len(classifier.sample):
+            raise ConfigError(
+                "int8 needs images to calibrate with: pass calibration=, such as the training "
+                "data; no sample was kept with this classifier"
+            )
+        images: Sequence[ImageSource] = list(classifier.sample)
+        origin = "the sample kept with the classifier"
+    else:
+        images, origin = _found(calibration)
+    if len(images) > MOST_IMAGES:
+        chosen = np.linspace(0, len(images) - 1, MOST_IMAGES).round().astype(int)
+        images = [images[index] for index in chosen]
+    with ThreadPoolExecutor() as pool:
+        numbered = range(len(images))
+        prepared = list(pool.map(lambda n: _prepared(classifier, images[n], n), numbered))
+    lost = [found for found in prepared if isinstance(found, ImageError)]
+    if lost:
+        warnings.warn(
+            f"{origin}: left out of the calibration: {'; '.join(map(str, lost))}", stacklevel=2
+        )
+    kept = [found for found in prepared if not isinstance(found, ImageError)]
+    if not kept:
+        raise ConfigError(f"{origin}: no image to calibrate with")
+    if all(np.ptp(found, axis=(0, 1)).max() == 0 for found in kept):
+        raise ConfigError(
+            f"{origin}: each of the {len(kept)} images is of one colour throughout: with these the "
+            "ranges of a network cannot be found; calibrate with images such as it will see"
+        )
+    return PreparedImages(np.stack(kept), origin)
+
+
+def _found(calibration: CalibrationData) -> tuple[Sequence[ImageSource], str]:
+    if isinstance(calibration, str | Path):
+        path = Path(calibration).expanduser()
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return [path], str(path)
+        try:
+            found = open_source(calibration, every_class=False).train
+        except DataError:
+            if not path.is_dir():
+                raise
+            return images_below(path), str(path)
+    elif _is_pair(calibration):
+        found = open_source(cast(Data, calibration), every_class=False).train
+    else:
+        images = cast(Iterable[ImageSource], calibration)
+        return list(each_image(images)), "the calibration images"
+    return list(found.pixels if found.paths is None else found.paths), found.origin  # type: ignore[arg-type]
+
+
+def _is_pair(calibration: CalibrationData) -> bool:
+    """Whether it is (images, targets), not two images."""
+    if not isinstance(calibration, tuple | list) or len(calibration) != 2:
+        return False
+    images, targets = (getattr(each, "ndim", 0) for each in calibration)
+    return images >= 3 and targets <= 2
+
+
+def _prepared(classifier: Classifier, image: ImageSource, number: int) -> np.ndarray | ImageError:
+    try:
+        return classifier.prepared(image, number)
+    except ImageError as error:
+        return error

@@ -1,0 +1,262 @@
+"""TensorFlow's oneDNN operations on bytes, which its own optimizer writes for quantized graphs.
+
+Their kernels are in TensorFlow's builds with oneDNN, those for x86, and in TensorFlow Serving's.
+They run whether TF_ENABLE_ONEDNN_OPTS is 0 or 1, unlike those of tf.raw_ops with similar names.
+They have no Python functions, so they are written as nodes of the graph.
+
+Source: mkl_conv_ops.cc and mkl_qmatmul_op.cc in tensorflow/core/kernels/mkl of TensorFlow 2.21.
+"""
+
+import platform
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+
+from keras_cls.errors import ExportError
+
+GUARD = "int8_needs_TensorFlow_for_x86_with_oneDNN"
+"""Part of each node's name: TensorFlow quotes it where it has no kernel for the node."""
+
+Range: TypeAlias = tuple[float, float]
+
+
+def require() -> None:
+    """Compute with bytes once.
+
+    Raises:
+        ExportError: it cannot be done on this machine.
+    """
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        fed = tf.compat.v1.placeholder(tf.float32, (1, 16))
+        pixels = quantize(fed, (0.0, 255.0), tf.quint8)
+        kernel, high, bias = np.ones((16, 16), np.int8), np.full(16, 127.0), np.zeros(16)
+        product = matrix_product(pixels, (0.0, 255.0), kernel, high, bias)
+        try:
+            found = session.run(product, {fed: np.ones((1, 16))})
+            computes = bool(np.allclose(found, 16))
+        except tf.errors.OpError:
+            computes = False
+    if not computes:
+        raise ExportError(
+            "int8 needs TensorFlow's oneDNN operations on bytes, which its builds for x86 have and "
+            f"the one on this machine ({platform.machine()}) cannot run"
+        )
+
+
+def convolution(
+    x: tf.Tensor,
+    x_range: Range,
+    kernel: np.ndarray,
+    kernel_high: np.ndarray,
+    bias: np.ndarray,
+    *,
+    strides: tuple[int, int],
+    padding: str | list[tuple[int, int]],
+    dilations: tuple[int, int],
+    depthwise: bool,
+    relu: bool,
+    summand: tuple[tf.Tensor, Range] | None,
+    output: tuple[tf.DType, Range],
+) -> tf.Tensor:
+    """A convolution with bias, sum, ReLU and requantization in one step.
+
+    Args:
+        x: quint8 or qint8 [N, H, W, C].
+        x_range: what the ends of its bytes stand for.
+        kernel: int8 [kh, kw, C, filters], or [kh, kw, C, m] where depthwise.
+        kernel_high: float [filters], what 127 stands for.
+        bias: float32 [filters].
+        strides: rows and columns.
+        padding: ``"SAME"``, ``"VALID"``, or rows and columns for each axis.
+        dilations: rows and columns.
+        depthwise: whether each channel has its own kernels.
+        relu: whether what is negative becomes zero.
+        summand: quint8 of the output's shape, and what the ends of its bytes stand for. It is
+            written over: nothing else may read it afterwards. With a ReLU only.
+        output: quint8 or qint8, and what the ends of its bytes stand for.
+
+    Returns:
+        [N, H, W, filters] in the output's type.
+    """
+    out_type, out_range = output
+    tensors = [x, _bytes_constant(kernel), tf.constant(bias, tf.float32)]
+    ranges = [*x_range, -kernel_high, kernel_high]
+    if summand is not None:
+        tensors.append(summand[0])
+        ranges += summand[1]
+    fused = ["BiasAdd", *["Sum"] * (summand is not None), *["Relu"] * relu, "Requantize"]
+    explicit = [] if isinstance(padding, str) else [n for axis in padding for n in axis]
+    attributes = {
+        "Tinput": _type(x.dtype),
+        "Tfilter": _type(tf.qint8),
+        "Tbias": _type(tf.float32),
+        "Tsummand": _type(out_type if summand is None else summand[0].dtype),
+        "out_type": _type(out_type),
+        "data_format": _text("NHWC"),
+        "strides": _numbers((1, *strides, 1)),
+        "padding": _text(padding if isinstance(padding, str) else "EXPLICIT"),
+        "explicit_paddings": _numbers(explicit),
+        "dilations": _numbers((1, *dilations, 1)),
+        "is_filter_const": _truth(True),
+        "is_bias_const": _truth(True),
+    }
+    kind = "_FusedQuantizedDepthwiseConv2D" if depthwise else "_FusedQuantizedConv2D"
+    return _node(kind, tensors, [*ranges, *out_range], fused, attributes, [out_type, *_RANGE_TYPES])
+
+
+def matrix_product(
+    x: tf.Tensor, x_range: Range, kernel: np.ndarray, kernel_high: np.ndarray, bias: np.ndarray
+) -> tf.Tensor:
+    """float32 [N, filters] of quint8 or qint8 [N, C] and int8 [C, filters].
+
+    Args:
+        x: what is multiplied.
+        x_range: what the ends of its bytes stand for.
+        kernel: int8 [C, filters].
+        kernel_high: float [filters], what 127 stands for.
+        bias: float32 [filters].
+    """
+    attributes = {
+        "T1": _type(x.dtype),
+        "T2": _type(tf.qint8),
+        "Tbias": _type(tf.float32),
+        "U": _type(tf.float32),
+        "Tout": _type(tf.float32),
+        "transpose_a": _truth(False),
+        "transpose_b": _truth(False),
+        "is_weight_const": _truth(True),
+        "is_bias_const": _truth(True),
+        "input_quant_mode": _text("SCALED"),
+        "output_quant_mode": _text("SCALED"),
+    }
+    tensors = [x, _bytes_constant(kernel), tf.constant(bias, tf.float32)]
+    ranges = [*x_range, -kernel_high, kernel_high]
+    fused = ["BiasAdd", "Dequantize"]
+    return _node("_QuantizedMatMul", tensors, ranges, fused, attributes, [tf.float32])
+
+
+def max_pool(x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str) -> tf.Tensor:
+    """The largest byte of each window, quint8 or qint8 as ``x`` is."""
+    return tf.raw_ops.QuantizedMaxPool(**_pool(x, size, strides, padding)).output
+
+
+def average_pool(
+    x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str
+) -> tf.Tensor:
+    """The mean of each window without what lies beyond the map, rounded to a byte."""
+    return tf.raw_ops.QuantizedAvgPool(**_pool(x, size, strides, padding)).output
+
+
+def _pool(
+    x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str
+) -> dict[str, object]:
+    # Bytes stay bytes: what their ends stand for is only handed on.
+    return {
+        "input": x,
+        "min_input": 0.0,
+        "max_input": 1.0,
+        "ksize": (1, *size, 1),
+        "strides": (1, *strides, 1),
+        "padding": padding.upper(),
+    }
+
+
+def quantize(x: tf.Tensor, ends: Range, dtype: tf.DType) -> tf.Tensor:
+    """float32 -> the nearest bytes around zero, whose ends stand for these; halves to even."""
+    low, high = ends
+    return tf.raw_ops.QuantizeV2(
+        input=x,
+        min_range=low,
+        max_range=high,
+        T=dtype,
+        mode="SCALED",
+        round_mode="HALF_TO_EVEN",
+        narrow_range=dtype == tf.qint8,
+    ).output
+
+
+def dequantize(x: tf.Tensor, ends: Range) -> tf.Tensor:
+    """Bytes around zero, whose ends stand for these -> float32."""
+    low, high = ends
+    return tf.raw_ops.Dequantize(
+        input=x,
+        min_range=low,
+        max_range=high,
+        mode="SCALED",
+        narrow_range=x.dtype == tf.qint8,
+    )
+
+
+def shifted(x: tf.Tensor) -> tf.Tensor:
+    """qint8 -> quint8 with 128 added to each byte, or back."""
+    there, plain = (tf.quint8, tf.int8) if x.dtype == tf.qint8 else (tf.qint8, tf.uint8)
+    plain_bytes = tf.bitcast(tf.bitcast(x, plain), tf.uint8)
+    return tf.bitcast(private(tf.bitwise.bitwise_xor(plain_bytes, np.uint8(128))), there)
+
+
+def private(x: tf.Tensor) -> tf.Tensor:
+    """The same tensor, which no optimizer shall unite with an equal one: it is written over."""
+    x.op._set_attr("_private", attr_value_pb2.AttrValue(s=x.op.name.encode()))
+    return x
+
+
+_RANGE_TYPES = [tf.float32, tf.float32]
+
+
+def _node(
+    kind: str,
+    tensors: list[tf.Tensor],
+    ranges: list[object],
+    fused: list[str],
+    attributes: dict[str, attr_value_pb2.AttrValue],
+    outputs: list[tf.DType],
+) -> tf.Tensor:
+    graph = tf.compat.v1.get_default_graph()
+    hosts = [tf.constant(value, tf.float32) for value in ranges]
+    types = {
+        "Tdevice_inputs": [tensor.dtype for tensor in tensors],
+        "Thost_inputs": [tf.float32] * len(hosts),
+        "Tdevice_outputs": outputs[:1],
+        "Thost_outputs": outputs[1:],
+    }
+    attributes = {
+        **attributes,
+        **{name: _types(each) for name, each in types.items()},
+        "fused_ops": _texts(fused),
+    }
+    name = graph.unique_name(GUARD, mark_as_used=False)
+    made = graph.create_op(kind, [*tensors, *hosts], outputs, attrs=attributes, name=name)
+    return private(made.outputs[0])
+
+
+def _bytes_constant(values: np.ndarray) -> tf.Tensor:
+    return tf.bitcast(tf.constant(values, tf.int8), tf.qint8)
+
+
+def _type(value: tf.DType) -> attr_value_pb2.AttrValue:
+    return attr_value_pb2.AttrValue(type=value.as_datatype_enum)
+
+
+def _types(values: Sequence[tf.DType]) -> attr_value_pb2.AttrValue:
+    enums = [value.as_datatype_enum for value in values]
+    return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(type=enums))
+
+
+def _text(value: str) -> attr_value_pb2.AttrValue:
+    return attr_value_pb2.AttrValue(s=value.encode())
+
+
+def _texts(values: Sequence[str]) -> attr_value_pb2.AttrValue:
+    encoded = [value.encode() for value in values]
+    return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(s=encoded))
+
+
+def _numbers(values: Sequence[int]) -> attr_value_pb2.AttrValue:
+    return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(i=values))
+
+
+def _truth(value: bool) -> attr_value_pb2.AttrValue:
+    return attr_value_pb2.AttrValue(b=value)

@@ -1,0 +1,110 @@
+"""Networks in bytes: close to what they are in float, whatever their branches are."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from random_networks import networks
+
+from keras_cls.architectures import build_model
+from keras_cls.exporting.byte_formats import families, pixel_format
+from keras_cls.exporting.calibration import calibrated_formats
+from keras_cls.exporting.folding import fold
+from keras_cls.exporting.fusing import fuse
+from keras_cls.exporting.int8_network import in_float, run_in_int8
+from keras_cls.exporting.lowering import lower
+from keras_cls.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+FAMILIES = [
+    ("alexnet", 67),
+    ("nin_cifar10", 32),
+    ("googlenet", 64),
+    ("inception_v3", 107),
+    ("resnet18", 64),
+    ("resnet50_v2", 64),
+    ("resnet20_cifar10", 32),
+    ("resnext50_32x4d", 64),
+    ("se_bn_inception", 64),
+    ("nasnet_cifar10", 32),
+    ("airbench94_cifar10", 32),
+]
+
+
+def smooth(count: int, height: int, width: int) -> np.ndarray:
+    """Pixels 0..255 of images with large and small shapes, float32."""
+    random = np.random.default_rng(0)
+    coarse, fine = (random.uniform(0, 255, (count, n, n, 3)).astype("f4") for n in (4, 16))
+    resized = [tf.image.resize(each, (height, width), "bicubic") for each in (coarse, fine)]
+    return np.clip(np.rint(0.7 * resized[0] + 0.3 * resized[1]), 0, 255)
+
+
+def prepared(pixels: np.ndarray) -> np.ndarray:
+    return ((pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
+
+
+def in_bytes(model: keras.Model, images: np.ndarray, *, pixels: bool) -> np.ndarray:
+    graph = fuse(fold(lower(model)))
+    formats = calibrated_formats(graph, images, "max")
+    if pixels and frozenset([graph.input.name]) in families(graph):
+        formats[graph.input.name] = pixel_format(IMAGENET_MEAN, IMAGENET_STD, 3)
+    run = tf.function(lambda x: run_in_int8(graph, formats, x), autograph=False)
+    return run(tf.constant(images)).numpy()
+
+
+def difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Root of the mean squared difference, as a share of the deviation among the logits."""
+    return float(np.sqrt(((found - wanted) ** 2).mean()) / wanted.std())
+
+
+def unsettle(model: keras.Model) -> None:
+    """Give normalizations statistics such as training does."""
+    random = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "moving_mean"):
+            layer.moving_mean.assign(random.normal(size=layer.moving_mean.shape, scale=0.1))
+            layer.moving_variance.assign(random.uniform(0.5, 1.5, layer.moving_variance.shape))
+
+
+@pytest.mark.parametrize(("name", "side"), FAMILIES)
+def test_a_network_of_each_family_is_close(name: str, side: int) -> None:
+    keras.utils.set_random_seed(0)
+    model = build_model(name, input_shape=(side, side, 3))
+    unsettle(model)
+    images = prepared(smooth(8, side, side))
+    wanted = model(images, training=False).numpy()
+    assert difference(in_bytes(model, images, pixels=True), wanted) < 0.09
+
+
+@given(networks())
+@settings(max_examples=40, deadline=None)
+def test_any_network_is_close(model: keras.Model) -> None:
+    images = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
+    wanted = model(images, training=False).numpy()
+    # Logits may be differences of large numbers: compared with the features' size.
+    found = in_bytes(model, images, pixels=False)
+    features = keras.Model(model.input, model.layers[-1].input)(images)
+    scale = np.sqrt(np.mean(np.square(features))) * np.sqrt(
+        np.mean(np.square(model.layers[-1].kernel)) * features.shape[-1]
+    )
+    assert np.sqrt(((found - wanted) ** 2).mean()) < 0.3 * scale
+
+
+def test_the_same_however_large_the_batch() -> None:
+    model = build_model("resnet20_cifar10")
+    images = prepared(smooth(5, 32, 32))
+    graph = fuse(fold(lower(model)))
+    formats = calibrated_formats(graph, images)
+    spec = tf.TensorSpec((None, 32, 32, 3), tf.float32)
+    run = tf.function(lambda x: run_in_int8(graph, formats, x), [spec], autograph=False)
+    together = run(images).numpy()
+    alone = np.concatenate([run(image[None]).numpy() for image in images])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_what_computes_in_float_is_told() -> None:
+    assert in_float(fuse(fold(lower(build_model("resnet18", input_shape=(64, 64, 3)))))) == {
+        "pool5": "GlobalAverage"
+    }
+    told = in_float(fuse(fold(lower(build_model("alexnet", input_shape=(67, 67, 3))))))
+    assert list(told.values()).count("LocalResponse") == 2
