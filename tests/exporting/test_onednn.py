@@ -168,8 +168,9 @@ def test_this_machine_can():
 
 
 def test_another_machine_is_told_that_it_cannot(monkeypatch):
-    monkeypatch.setattr(
-        onednn, "matrix_product", lambda x, *_: tf.cast(tf.bitcast(x, tf.uint8), "f4")
-    )
+    def another(x: tf.Tensor, *_: object) -> tf.Tensor:
+        return tf.cast(tf.bitcast(x, tf.uint8), tf.float32)
+
+    monkeypatch.setattr(onednn, "matrix_product", another)
     with pytest.raises(ExportError, match="int8 needs TensorFlow's oneDNN operations on bytes"):
         onednn.require()
