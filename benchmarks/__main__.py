@@ -12,6 +12,7 @@ BENCHMARKS = {
     "input_pipeline": "images a second from full-size photos against torch's DataLoader",
     "training": "the training step against PyTorch and plain Keras 3",
     "time_to_accuracy": "minutes to 90 % and 94 % on CIFAR-10 against PyTorch",
+    "inference": "int8 and bfloat16 SavedModels beside OpenVINO, ONNX Runtime, LiteRT and torch",
     "serving": "CPU time of an answer by gRPC against the same signature in process",
 }
 

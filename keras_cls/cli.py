@@ -591,13 +591,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("classifier", help="the folder of a classifier or a run")
     export.add_argument("--to", required=True, help="the model's folder, such as models/pets")
-    export.add_argument("--format", default="saved_model", choices=["saved_model"], help="of file")
+    export.add_argument(
+        "--format",
+        default="saved_model",
+        choices=["saved_model", "litert"],
+        help="for TensorFlow Serving, or one model.tflite for phones and small computers",
+    )
     export.add_argument(
         "--precision",
         default="float32",
-        choices=["float32", "bfloat16", "int8"],
+        choices=["float32", "bfloat16", "int8", "dynamic"],
         help="what the network computes in; bfloat16 halves the file, and is twice as fast where "
-        "the processor has it; int8 quarters it and is about three times as fast, on x86",
+        "the processor has it; int8 quarters it and is three to four times as fast, on x86; "
+        "dynamic (LiteRT) has weights in bytes",
     )
     export.add_argument(
         "--calibration",

@@ -1,31 +1,41 @@
 """Exports: what a classifier becomes outside Python.
 
-So far the SavedModel, in float32, bfloat16 or int8. The Keras model is lowered to a plain graph at
-inference, which is folded, for int8 fused and calibrated as well, and written. An export is written
-beside its folder, verified against the Keras model, and only then renamed to the next free version
-number.
+The SavedModel, in float32, bfloat16 or int8, and LiteRT. The Keras model is lowered to a plain
+graph at inference, which is folded, for int8 fused and calibrated as well, and written. An export
+is written beside its folder, verified against the Keras model, and only then renamed to the next
+free version number.
 """
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from keras_cls.classifier import Classifier, load
 from keras_cls.errors import ConfigError
 from keras_cls.exporting.calibration import Method
-from keras_cls.exporting.calibration_images import CalibrationData, calibration_images
+from keras_cls.exporting.calibration_images import (
+    CalibrationData,
+    PreparedImages,
+    calibration_images,
+)
+from keras_cls.exporting.litert import LITE_PRECISIONS, LiteFile, LitePrecision
 from keras_cls.exporting.networks import (
     PRECISIONS,
     Precision,
     float_network_of,
     int8_network_of,
 )
-from keras_cls.exporting.saved_model import publish_saved_model
+from keras_cls.exporting.publishing import Artefact, publish
+from keras_cls.exporting.saved_model import SavedModel
 from keras_cls.exporting.verification import sample_of
 
 __all__ = ["export"]
 
-FORMATS = ("saved_model",)
+PRECISIONS_OF: dict[str, tuple[str, ...]] = {
+    "saved_model": PRECISIONS,
+    "litert": LITE_PRECISIONS,
+}
+"""By format."""
 
 
 def export(
@@ -33,7 +43,7 @@ def export(
     directory: str | os.PathLike[str],
     format: str = "saved_model",
     *,
-    precision: Precision = "float32",
+    precision: Precision | LitePrecision = "float32",
     calibration: CalibrationData | None = None,
     calibration_method: Method = "mse",
     verify: Literal["strict", "report"] = "strict",
@@ -44,17 +54,20 @@ def export(
         classifier: a classifier, or the folder of one or of a run.
         directory: the model's folder, such as ``models/pets``; its name is the model's name.
         format: ``"saved_model"``: four signatures that take encoded images, pixels or
-            ``tf.Example``, with the preprocessing inside; see docs/saved_model.md.
-        precision: what the network computes in: ``"float32"``, or ``"bfloat16"``, which halves the
-            file and is twice as fast on processors that have it (AVX512-BF16, AMX), slow on
-            others; or ``"int8"``, a quarter of the file and about three times as fast on x86
-            processors (VNNI), and for TensorFlow with oneDNN only. Probabilities stay float32.
+            ``tf.Example``, with the preprocessing inside; see docs/saved_model.md. ``"litert"``:
+            one ``model.tflite`` that takes pixels, for phones and small computers.
+        precision: what the network computes in. Of a SavedModel ``"float32"``; ``"bfloat16"``,
+            which halves the file and is twice as fast on processors that have it (AVX512-BF16,
+            AMX), slow on others; or ``"int8"``, a quarter of the file and three to four times as
+            fast on x86 processors (VNNI), in TensorFlow's builds for x86 alone. Of LiteRT
+            ``"float32"``, ``"dynamic"`` (weights in bytes) or ``"int8"``. Probabilities stay
+            float32.
         calibration: images such as the model will see, from which int8 learns how large its numbers
             become: a folder, a manifest, (images, labels), or images as for ``predict``. 256 of
             them, evenly out of all, are used. Default: the sample kept with the classifier.
         calibration_method: where the 256 steps of a byte end: at the ``"max"`` that was seen, at a
             ``"percentile"`` (99.99), or where the squared error (``"mse"``) or the change of the
-            distribution (``"entropy"``) is smallest.
+            distribution (``"entropy"``) is smallest. LiteRT's converter has a rule of its own.
         verify: the export's answers are compared with the Keras model's, on the calibration images,
             else on the sample kept with the classifier, else on synthetic images. ``"strict"``
             refuses to publish beyond the bound; ``"report"`` publishes and writes the differences
@@ -68,26 +81,41 @@ def export(
         ExportError: the folder cannot be written, the network cannot be had in this precision,
             or the export does not agree with the model; nothing is published then.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"format must be one of {', '.join(FORMATS)}; found {format!r}")
+    if format not in PRECISIONS_OF:
+        raise ConfigError(f"format must be one of {', '.join(PRECISIONS_OF)}; found {format!r}")
     if verify not in ("strict", "report"):
         raise ConfigError(f"verify must be 'strict' or 'report'; found {verify!r}")
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
+    if precision not in PRECISIONS_OF[format]:
+        raise ConfigError(
+            f"precision of {format} must be one of {', '.join(PRECISIONS_OF[format])}; found "
+            f"{precision!r}"
+        )
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
     images = None
-    if precision == "int8":
+    if precision == "int8" or calibration is not None:
         images = calibration_images(classifier, calibration)
-        network = int8_network_of(classifier, images, calibration_method)
-    else:
-        if calibration is not None:
-            images = calibration_images(classifier, calibration)
-        network = float_network_of(classifier, precision)
-    return publish_saved_model(
+    return publish(
         classifier,
-        network,
+        _artefact(classifier, format, precision, images, calibration_method),
         Path(directory).expanduser(),
         sample_of(classifier, images),
         strict=verify == "strict",
     )
+
+
+def _artefact(
+    classifier: Classifier,
+    format: str,
+    precision: str,
+    images: PreparedImages | None,
+    method: Method,
+) -> Artefact:
+    if format == "litert":
+        network = float_network_of(classifier, "float32")
+        pixels = images.pixels if images is not None and precision == "int8" else None
+        return LiteFile(classifier, network, cast(LitePrecision, precision), pixels)
+    if precision == "int8":
+        assert images is not None
+        return SavedModel(classifier, int8_network_of(classifier, images, method))
+    return SavedModel(classifier, float_network_of(classifier, cast(Precision, precision)))

@@ -26,10 +26,12 @@ class PreparedImages:
 
     Attributes:
         prepared: float32 [N, H, W, C].
+        pixels: what they look like, to the nearest of 256 levels: uint8 [N, H, W, 3 | 4].
         origin: where they are from, for messages and the card.
     """
 
     prepared: np.ndarray
+    pixels: np.ndarray
     origin: str
 
 
@@ -77,7 +79,15 @@ def calibration_images(
             f"{origin}: each of the {len(kept)} images is of one colour throughout: with these the "
             "ranges of a network cannot be found; calibrate with images such as it will see"
         )
-    return PreparedImages(np.stack(kept), origin)
+    images_prepared = np.stack(kept)
+    return PreparedImages(images_prepared, _pixels(images_prepared, classifier), origin)
+
+
+def _pixels(prepared: np.ndarray, classifier: Classifier) -> np.ndarray:
+    rule = classifier.preprocessing
+    found = (prepared * np.asarray(rule.std) + np.asarray(rule.mean)) * 255
+    pixels = np.clip(np.rint(found), 0, 255).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
 
 
 def _found(calibration: CalibrationData) -> tuple[Sequence[ImageSource], str]:

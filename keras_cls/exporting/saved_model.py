@@ -1,6 +1,8 @@
-"""Write, verify and publish a classifier as a version of a TensorFlow Serving model."""
+"""A classifier as a SavedModel for TensorFlow Serving."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +12,6 @@ from keras_cls import contract
 from keras_cls.classifier import Classifier
 from keras_cls.contract import messages
 from keras_cls.contract.tensors import encode_tensor
-from keras_cls.errors import ExportError
 from keras_cls.exporting.multiply_adds import written_multiply_adds
 from keras_cls.exporting.networks import Network
 from keras_cls.exporting.signatures import ServingSignatures
@@ -20,48 +21,40 @@ from keras_cls.exporting.verification import (
     Verification,
     verify_saved_model,
 )
-from keras_cls.files import new_folder, write_json
 from keras_cls.images import encode_for_graph
 
-CARD_FILE = "card.json"
 
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A SavedModel with the contract's four signatures, for TensorFlow Serving.
 
-def publish_saved_model(
-    classifier: Classifier, network: Network, directory: Path, sample: Sample, *, strict: bool
-) -> Path:
-    """Write a SavedModel beside its place, verify it, and rename it to the next free version."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        while True:
-            version = directory / str(_next_version(directory))
-            try:
-                with new_folder(version) as folder:
-                    _write(classifier, network, folder)
-                    name = directory.resolve().name
-                    _write_warmup(folder / contract.WARMUP_FILE, sample.pixels, name)
-                    bounds = BOUNDS[network.precision]
-                    found = verify_saved_model(classifier, folder, bounds, sample)
-                    if strict:
-                        found.raise_unless_within_bounds()
-                    write_json(folder / CARD_FILE, _card(classifier, network, folder, found))
-                return version
-            except FileExistsError:
-                continue  # somebody else published this number meanwhile
-    except OSError as error:
-        raise ExportError(f"{directory}: cannot be written: {error.strerror or error}") from error
-    except tf.errors.OpError as error:
-        raise ExportError(f"{directory}: cannot be written: {error.message}") from error
+    Attributes:
+        classifier: what it answers as.
+        network: what it computes.
+    """
 
+    classifier: Classifier
+    network: Network
 
-def _next_version(directory: Path) -> int:
-    taken = [int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()]
-    return max(taken, default=0) + 1
+    def write(self, folder: Path, model_name: str, sample: Sample) -> None:
+        """The graph, its variables if it has any, and a request of each kind to warm up with."""
+        signatures = ServingSignatures(self.classifier, self.network)
+        tf.saved_model.save(signatures.variables(), str(folder), signatures=signatures.functions())
+        graph = folder / contract.MODEL_FILE
+        _set_method(graph, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
+        _write_warmup(folder / contract.WARMUP_FILE, sample.pixels, model_name)
 
+    def verify(self, folder: Path, sample: Sample) -> Verification:
+        """By all signatures, in the session that TensorFlow Serving uses."""
+        bounds = BOUNDS[self.network.precision]
+        return verify_saved_model(self.classifier, folder, bounds, sample)
 
-def _write(classifier: Classifier, network: Network, folder: Path) -> None:
-    signatures = ServingSignatures(classifier, network)
-    tf.saved_model.save(signatures.variables(), str(folder), signatures=signatures.functions())
-    _set_method(folder / contract.MODEL_FILE, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
+    def card(self, folder: Path) -> dict[str, Any]:
+        """The network's, and for int8 the share of multiply-adds that are in bytes."""
+        card = {"format": "saved_model", **self.network.card()}
+        if self.network.precision == "int8":
+            card["quantized_share"] = round(written_multiply_adds(folder).quantized_share, 4)
+        return card
 
 
 def _set_method(path: Path, signature: str, method: str) -> None:
@@ -89,16 +82,3 @@ def _write_warmup(path: Path, pixels: np.ndarray, model_name: str) -> None:
             request.model_spec.signature_name = signature
             request.inputs[name].CopyFrom(encode_tensor(value))
             writer.write(log.SerializeToString())
-
-
-def _card(
-    classifier: Classifier, network: Network, folder: Path, verification: Verification
-) -> dict[str, object]:
-    export = {"format": "saved_model", **network.card()}
-    if network.precision == "int8":
-        export["quantized_share"] = round(written_multiply_adds(folder).quantized_share, 4)
-    return {
-        **classifier.card(),
-        "export": export,
-        "verification": verification.to_dict(),
-    }

@@ -336,7 +336,7 @@ def test_a_saved_classifier_can_be_named_by_its_folder(classifier, tmp_path):
 
 
 def test_senseless_arguments_are_refused(classifier, tmp_path):
-    with pytest.raises(ConfigError, match="format must be one of saved_model"):
+    with pytest.raises(ConfigError, match="format must be one of saved_model, litert"):
         export(classifier, tmp_path, format="onnx")
     with pytest.raises(ConfigError, match="verify must be"):
         export(classifier, tmp_path, verify="maybe")
