@@ -184,6 +184,7 @@ def _write(network: str, folder: Path) -> None:
 
     keras.utils.set_random_seed(0)
     model = keras_cls.create_model(network)
+    _train_statistics(model)
     labels = [f"class {number}" for number in range(model.output_shape[-1])]
     classifier = keras_cls.Classifier(model, labels)
     random = np.random.default_rng(0)
@@ -208,6 +209,19 @@ def _write(network: str, folder: Path) -> None:
     prepared = np.load(folder / "prepared.npy")
     converter.representative_dataset = lambda: ([image[None]] for image in prepared)
     (folder / "litert/model.tflite").write_bytes(converter.convert())
+
+
+def _train_statistics(model: Any) -> None:
+    """Such as training leaves: TensorFlow's optimizer removes what adds zero."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if hasattr(layer, "moving_mean"):
+            for variable, low, high in (
+                (layer.moving_mean, -0.2, 0.2),
+                (layer.moving_variance, 0.5, 1.5),
+                (layer.beta, -0.2, 0.2),
+            ):
+                variable.assign(random.uniform(low, high, variable.shape))
 
 
 def _row(kind: str, folder: Path) -> None:

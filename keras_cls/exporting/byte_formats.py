@@ -102,27 +102,31 @@ def kinds(graph: Graph, low: Mapping[str, np.ndarray]) -> dict[str, Kind]:
         low: by node, the smallest number of each channel, [C].
     """
     readers = graph.consumers()
+    of_bytes = in_bytes(graph)
     found: dict[str, Kind] = {}
     for family in families(graph):
         kind: Kind = "signed"
         if all((low[name] >= 0).all() for name in family):
             kind = "positive"
-        elif all(_takes_offset(graph[reader], name) for name in family for reader in readers[name]):
+        elif family <= of_bytes and all(
+            _takes_offset(graph[reader], name) for name in family for reader in readers[name]
+        ):
             kind = "shifted"
         found.update(dict.fromkeys(family, kind))
     return found
 
 
 def _takes_offset(reader: Node, name: str) -> bool:
-    """Whether a reader of these bytes can take an offset back.
+    """Whether a reader of these bytes takes an offset back at no cost.
 
-    A window over zeros beside the map cannot: there, zero is not byte zero.
+    A window over zeros beside the map cannot: there, zero is not byte zero. What computes in float
+    would take one more step over the whole map.
     """
     if isinstance(reader, Fused):
         window = reader.linear
         of_sum = name == reader.summand
         return of_sum or not isinstance(window, Windowed) or window.margins == NO_MARGINS
-    return not isinstance(reader, nodes.Pad | nodes.Reshape | nodes.Dense)
+    return isinstance(reader, nodes.Pool | nodes.Concatenate | nodes.Crop | nodes.GlobalAverage)
 
 
 def choose_formats(

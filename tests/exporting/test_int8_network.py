@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from random_networks import networks
 
-from keras_cls.architectures import build_model
+from keras_cls.architectures import build_model, list_models, model_spec
 from keras_cls.exporting.byte_formats import families, pixel_format
 from keras_cls.exporting.calibration import calibrated_formats
 from keras_cls.exporting.folding import fold
@@ -74,6 +74,19 @@ def test_a_network_of_each_family_is_close(name: str, side: int) -> None:
     images = prepared(smooth(8, side, side))
     wanted = model(images, training=False).numpy()
     assert difference(in_bytes(model, images, pixels=True), wanted) < 0.09
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in dict(FAMILIES)])
+def test_every_other_network_is_close(name: str) -> None:
+    spec = model_spec(name)
+    height, width, channels = (*spec.min_size, spec.input_shape[-1])
+    keras.utils.set_random_seed(0)
+    model = build_model(name, input_shape=(height, width, channels))
+    unsettle(model)
+    images = prepared(smooth(8, height, width))[..., :channels]
+    wanted = model(images, training=False).numpy()
+    assert difference(in_bytes(model, images, pixels=channels == 3), wanted) < 0.15
 
 
 @given(networks())
