@@ -1,9 +1,9 @@
 """Smaller networks: pruning, clustering and quantization-aware training for Keras 3 models.
 
-The tools for it (tensorflow-model-optimization) take tf_keras models only. So a model gets a twin in
-tf_keras (:func:`twin_of`), the twin is wrapped, trained and stripped there, and what it has learnt
-goes back into the Keras 3 model (:func:`copy_back`). Needs the extra ``keras-cls[compress]``, which
-is loaded when a name of this package is first used.
+The tools for it (tensorflow-model-optimization) take tf_keras models only. So a model gets a twin
+in tf_keras (:func:`twin_of`), the twin is wrapped, trained and stripped there, and what it has
+learnt goes back into the Keras 3 model (:func:`copy_back`). Needs ``keras-cls[compress]``, which is
+loaded when a function of this package is first used.
 """
 
 from importlib import import_module

@@ -74,7 +74,7 @@ def _values(layer: tf_keras.layers.Layer, per_channel: bool) -> int:
     return prod(shape)
 
 
-def _wrapper() -> type:
+def _wrapper() -> Any:
     from tensorflow_model_optimization.python.core.clustering.keras import cluster_wrapper
 
     return cluster_wrapper.ClusterWeights

@@ -1,12 +1,14 @@
 """Magnitude pruning of a twin."""
 
+from dataclasses import asdict
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 
 from keras_cls.compression import twin_layers
 from keras_cls.compression.rebuilding import rebuilt
-from keras_cls.compression.settings import ConstantSparsity, Pruning
+from keras_cls.compression.settings import PolynomialDecay, Pruning
 from keras_cls.compression.toolkit import tfmot
 from keras_cls.errors import ConfigError
 
@@ -54,7 +56,7 @@ def _replacements(layer: tf_keras.layers.Layer, settings: Pruning) -> list[tf_ke
         return []
     if not _has_kernel(layer) or not layer.trainable:
         return [layer]
-    arguments: dict[str, Any] = {"pruning_schedule": _schedule(settings)}
+    arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings)}
     if settings.two_of_four:
         if not _in_fours(layer):
             return [layer]
@@ -68,7 +70,7 @@ def _stripped(layer: tf_keras.layers.Layer) -> list[tf_keras.layers.Layer]:
     return [layer.layer if isinstance(layer, _wrapper()) else layer]
 
 
-def _wrapper() -> type:
+def _wrapper() -> Any:
     from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
     return pruning_wrapper.PruneLowMagnitude
@@ -84,20 +86,27 @@ def _in_fours(layer: tf_keras.layers.Layer) -> bool:
     return layer.kernel.shape[-2] % _GROUP == 0
 
 
-def _schedule(settings: Pruning) -> Any:
-    schedule = settings.schedule
-    if isinstance(schedule, ConstantSparsity):
-        return tfmot.sparsity.keras.ConstantSparsity(
-            float(settings.sparsity),
-            begin_step=schedule.begin_step,
-            end_step=-1 if schedule.end_step is None else schedule.end_step,
-            frequency=schedule.frequency,
-        )
-    return tfmot.sparsity.keras.PolynomialDecay(
-        initial_sparsity=float(schedule.initial_sparsity),
-        final_sparsity=float(settings.sparsity),
-        begin_step=schedule.begin_step,
-        end_step=schedule.end_step,
-        power=schedule.power,
-        frequency=schedule.frequency,
-    )
+class _Schedule(tfmot.sparsity.keras.PruningSchedule):
+    """Our schedules for tensorflow-model-optimization, whose own may leave out the last step."""
+
+    def __init__(self, settings: Pruning) -> None:
+        self.settings = settings
+
+    def __call__(self, step: Any) -> tuple[Any, Any]:
+        """The step, from 1 -> whether to choose the weights to prune in it, and what share."""
+        schedule = self.settings.schedule
+        since = tf.cast(step, tf.int64) - 1 - schedule.begin_step
+        due = (since >= 0) & (since % schedule.frequency == 0)
+        sparsity = tf.constant(self.settings.sparsity, tf.float32)
+        if schedule.end_step is not None:
+            length = schedule.end_step - schedule.begin_step
+            due = (due & (since <= length)) | (since == length)
+            if isinstance(schedule, PolynomialDecay):
+                left = 1 - tf.clip_by_value(tf.cast(since, tf.float32) / length, 0, 1)
+                missing = sparsity - schedule.initial_sparsity
+                sparsity = sparsity - missing * left**schedule.power
+        return due, sparsity
+
+    def get_config(self) -> dict[str, Any]:
+        """For the wrapper's own configuration; nothing is loaded from it."""
+        return {"class_name": "Schedule", "config": asdict(self.settings)}

@@ -14,7 +14,7 @@ class ConstantSparsity:
     Attributes:
         begin_step: the first step, counted from 0, that prunes.
         end_step: the last one; None to go on to the end. The zeros stay afterwards.
-        frequency: steps between two choices of the weights to prune.
+        frequency: steps between two choices of the weights to prune; the last step is one always.
 
     Raises:
         ConfigError: a step that makes no sense.
@@ -71,7 +71,8 @@ class Pruning:
         schedule: when.
         two_of_four: of every four weights in a row along the input channels, the two smaller ones
             become zeros: what sparse kernels of recent GPUs and LiteRT take. Kernels whose input
-            channels are no multiple of four stay as they are. Chosen once, in the second step.
+            channels are no multiple of four stay as they are. They are chosen once, in the first
+            step: the schedule is without effect too.
 
     Raises:
         ConfigError: a sparsity outside 0 to 1, or not above the schedule's initial one.
@@ -124,7 +125,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Training that feels the steps of int8: kernels in [-127, 127] each channel, maps in 256 steps.
+    """Training that feels the steps of int8: -127 to 127 in each channel of a kernel, 256 in maps.
 
     Attributes:
         preserve_sparsity: zeros of the kernels stay zeros: for a twin that was pruned before.

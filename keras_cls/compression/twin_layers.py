@@ -79,7 +79,7 @@ class Gelu(tf_keras.layers.Layer):
 
 @_register
 class UnfusedBatchNormalization(tf_keras.layers.BatchNormalization):
-    """For epsilons below 1.001e-5, to which TensorFlow's Python function for its kernel raises."""
+    """For epsilons below 1e-5, which tf_keras would raise to what its fused kernel takes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -131,7 +131,7 @@ class WhiteningConv2D(tf_keras.layers.Conv2D):
         return super().add_weight(name=name, **kwargs)
 
 
-# ------------------------------------------------------------------- activations, Keras 3's formulas
+# ---------------------------------------------------------------- activations, Keras 3's formulas
 
 
 @_register
