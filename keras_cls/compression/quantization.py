@@ -43,7 +43,7 @@ _MOVES = (
 )
 """What makes no new numbers (or zeros, which int8 has exactly)."""
 
-_LINEAR = (*twin_layers.KERNELS, twin_layers.WhiteningConv2D, layers.DepthwiseConv2D)
+_LINEAR: Any = (*twin_layers.KERNELS, layers.DepthwiseConv2D, layers.SeparableConv2D)
 _RECTIFIERS = ("relu", "relu6")
 
 _OBSERVING: ContextVar[bool] = ContextVar("_OBSERVING", default=False)
@@ -52,11 +52,11 @@ _OBSERVING: ContextVar[bool] = ContextVar("_OBSERVING", default=False)
 def quantizable(twin: tf_keras.Model, settings: Quantization | None = None) -> tf_keras.Model:
     """A model whose kernels and maps are rounded to int8 as they are used, to be trained so.
 
-    Kernels are rounded symmetrically for each output channel, in ``fit`` with the range that they
-    have in that step: those of convolutions and dense layers, depthwise and separable ones among
-    them; of other layers only the output. A map's range is learnt in training, or from images with :func:`calibrate`;
-    before that the map passes as it is. Biases stay float, and so does a kernel that is not
-    trained (whitening) where all others are. It shares the twin's layers: the twin is used up.
+    Kernels of convolutions (depthwise and separable ones too) and dense layers are rounded
+    symmetrically for each output channel, in ``fit`` with the range that they have in that step. A
+    map's range is learnt in training, or from images with :func:`calibrate`; before that the map
+    passes as it is. Biases stay float; so do a kernel that is not trained (whitening) and the
+    weights of other layers. It shares the twin's layers: the twin is used up.
 
     Args:
         twin: what :func:`~keras_cls.compression.twin.twin_of` makes; pruned or clustered, trained
@@ -149,10 +149,10 @@ def _deferred(twin: tf_keras.Model) -> set[int]:
 
 def _joins(layer: Any, follower: Any) -> bool:
     """Whether a runtime computes the two in one go."""
-    if isinstance(layer, (*_LINEAR, layers.SeparableConv2D)):
+    if isinstance(layer, _LINEAR):
         plain = layer.activation is tf_keras.activations.linear
         return plain and (_rectifies(follower) or isinstance(follower, layers.BatchNormalization))
-    return isinstance(layer, layers.BatchNormalization | layers.Add) and _rectifies(follower)
+    return isinstance(layer, (layers.BatchNormalization, layers.Add)) and _rectifies(follower)
 
 
 def _rectifies(layer: tf_keras.layers.Layer) -> bool:

@@ -93,14 +93,14 @@ def copy_back(twin: tf_keras.Model, model: keras.Model) -> None:
         if isinstance(layer, keras.layers.Normalization):
             continue  # Its twin holds constants.
         values = found.get(names[id(layer)], {})
-        for variable in layer.weights:
+        for name, variable in _variables(layer):
             place = f"{layer.name}: {variable.name}"
-            if variable.name not in values:
+            if name not in values:
                 raise ExportError(
                     f"{place}: not in the twin {twin.name}; expected a twin of {model.name}, "
                     "stripped of pruning and clustering"
                 )
-            value = values[variable.name]
+            value = values[name]
             if tuple(value.shape) != tuple(variable.shape):
                 raise ExportError(
                     f"{place}: expected shape {list(variable.shape)}, found {list(value.shape)} in "
@@ -157,7 +157,7 @@ def _copy_weights(call: Call, twin: tf_keras.layers.Layer) -> None:
     layer = call.layer
     if isinstance(layer, keras.layers.Normalization):
         return
-    theirs = {variable.name: variable for variable in layer.weights}
+    theirs = dict(_variables(layer))
     ours = {variable_name(variable): variable for variable in twin.weights}
     shapes = [
         {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -174,6 +174,13 @@ def _copy_weights(call: Call, twin: tf_keras.layers.Layer) -> None:
         )
     for name, variable in theirs.items():
         ours[name].assign(np.asarray(keras.ops.convert_to_numpy(variable), "float32"))
+
+
+def _variables(layer: keras.layers.Layer) -> list[tuple[str, Any]]:
+    """A Keras 3 layer's weights, each with its name in the twin."""
+    depthwise = type(layer) is keras.layers.DepthwiseConv2D
+    renamed = {"kernel": "depthwise_kernel"} if depthwise else {}
+    return [(renamed.get(variable.name, variable.name), variable) for variable in layer.weights]
 
 
 def variable_name(variable: Any) -> str:
