@@ -129,8 +129,9 @@ class Quantization:
 
     Attributes:
         preserve_sparsity: zeros of the kernels stay zeros: for a twin that was pruned before.
-        preserve_clusters: kernels keep their number of values: for a twin that was clustered
-            before. Both together: one of the values stays zero.
+        preserve_clusters: kernels keep their number of values, which move in training (those of
+            convolutions in each output channel on its own): for a twin that was clustered before.
+            Both together: one of the values stays zero.
         range_decay: how much of a map's range stays when the next batch is seen, 0 <= decay < 1.
 
     Raises:

@@ -45,25 +45,6 @@ def stir(model: keras.Model) -> None:
             variable.assign(keras.ops.convert_to_numpy(variable) + noise)
 
 
-def settled(name: str, aux: bool = False, count: int = 4) -> tuple[keras.Model, np.ndarray]:
-    """The same as after some training: each map is normalized by what it is for such images.
-
-    Not for comparisons to the last digit: every normalization lets rounding grow.
-    """
-    model, images = drawn(name, aux, count=8)
-    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    model(images, training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        # Of maps of one pixel a variance may be tiny by chance, and rounding would grow with it.
-        variance = keras.ops.convert_to_numpy(norm.moving_variance)
-        norm.moving_variance.assign(np.maximum(variance, 0.3 * variance.mean()))
-    return model, images[:count]
-
-
 def outputs(model: keras.Model | tf_keras.Model, images: np.ndarray) -> list[np.ndarray]:
     """All outputs at inference, the main one first."""
     return [np.asarray(each) for each in keras.tree.flatten(model(images, training=False))]

@@ -59,7 +59,7 @@ def test_each_kernel_has_few_values(name: str, clusters: int) -> None:
 
 
 def test_each_channel_has_few_values() -> None:
-    found = [k for k in kernels(clustered("lenet5", Clustering(4, per_channel=True)))]
+    found = kernels(clustered("lenet5", Clustering(4, per_channel=True)))
     for kernel in (each for each in found if each.ndim == 4):
         counts = [len(np.unique(kernel[..., i])) for i in range(kernel.shape[-1])]
         assert max(counts) <= 4

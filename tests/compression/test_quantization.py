@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
-from small_networks import SMALL, drawn, outputs, settled, trained
+from small_networks import SMALL, drawn, outputs, trained
 
 from keras_cls.architectures import list_models, model_spec
 from keras_cls.compression import (
@@ -33,14 +33,13 @@ DEFAULT = ["lenet5", "alexnet", "resnet20_cifar10", "resnet50_v2", "googlenet"]
      if n in SMALL],
 )  # fmt: skip
 def test_networks_can_be_quantized_and_trained(name: str) -> None:
-    model, images = settled(name, aux=bool(model_spec(name).aux_heads))
+    model, images = drawn(name, aux=bool(model_spec(name).aux_heads))
     expected = outputs(model, images)
-    twin = quantizable(twin_of(model))
+    # Statistics of a network that was not trained are far from those of a batch; so are the ranges.
+    twin = quantizable(twin_of(model), Quantization(range_decay=0))
     calibrate(twin, [images])
     for found, logits in zip(outputs(twin, images), expected, strict=True):
-        correlation = np.corrcoef(found.ravel(), logits.ravel())[0, 1]
-        assert correlation > 0.9
-        assert np.any(found != logits)
+        assert 0 < np.abs(found - logits).max() < 0.15 * np.abs(logits).max()
     before = model.get_weights()
     trained(twin, images)
     assert all(np.isfinite(each).all() for each in outputs(twin, images))
@@ -157,7 +156,9 @@ def test_what_was_won_before_stays(sparsity: float, clusters: int) -> None:
         if sparsity:
             assert np.mean(kernel == 0) >= sparsity - 1 / kernel.size
         if clusters:
-            assert len(np.unique(kernel)) <= clusters
+            # Of convolutions those of each channel, as they are rounded for each.
+            channels = np.moveaxis(kernel, -1, 0) if kernel.ndim == 4 else [kernel]
+            assert max(len(np.unique(channel)) for channel in channels) <= clusters
 
 
 def test_what_is_not_quantized_says_so() -> None:
