@@ -1,5 +1,6 @@
 """The layers of a Keras model in the order in which they are called."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +35,26 @@ def calls_of(model: keras.Model) -> tuple[Call, ...]:
         ExportError: the model is not functional, or has several inputs or outputs; or a step of it
             is no layer.
     """
+    calls, outputs = calls_to_outputs(model)
+    _expect_one(model, "outputs", outputs)
+    return calls
+
+
+def calls_to_outputs(model: keras.Model) -> tuple[tuple[Call, ...], tuple[str, ...]]:
+    """The same for any number of outputs, and the names of the calls that give them.
+
+    The outputs are in the order of ``model.outputs``.
+
+    Raises:
+        ExportError: as :func:`calls_of`, but for the number of outputs of the model itself.
+    """
     calls: list[Call] = []
-    _walk(model, None, "", calls, set())
-    return tuple(calls)
+    outputs = _walk(model, None, "", calls, set())
+    return tuple(calls), outputs
 
 
-def _ends(model: keras.Model) -> tuple[Any, Any]:
-    """A model's only input and its only output."""
+def _ends(model: keras.Model) -> tuple[Any, list[Any]]:
+    """A model's only input and its outputs."""
     try:
         inputs, outputs = model.inputs, model.outputs
     except (AttributeError, ValueError):
@@ -50,18 +64,30 @@ def _ends(model: keras.Model) -> tuple[Any, Any]:
             f"{model.name}: neither a functional model nor a sequential one that is built: only of "
             "these the order of the layers can be known"
         )
-    for what, tensors in (("inputs", inputs), ("outputs", outputs)):
-        if len(tensors) != 1:
-            raise ExportError(f"{model.name}: expected one of {what}, found {len(tensors)}")
-    return inputs[0], outputs[0]
+    _expect_one(model, "inputs", inputs)
+    return inputs[0], outputs
+
+
+def _expect_one(model: keras.Model, what: str, found: Sequence[Any]) -> None:
+    if len(found) != 1:
+        raise ExportError(f"{model.name}: expected one of {what}, found {len(found)}")
 
 
 def _walk(
     model: keras.Model, source: str | None, prefix: str, calls: list[Call], taken: set[str]
-) -> str:
-    """Append a model's calls; ``source`` stands for its input. Returns the name of the last one."""
+) -> tuple[str, ...]:
+    """Append a model's calls; ``source`` stands for its input. Returns the outputs' names."""
     given, wanted = _ends(model)
     place: dict[Any, str] = {} if source is None else {step_of(given): source}
+    for tensor in wanted:
+        _walk_to(tensor, place, prefix, calls, taken)
+    return tuple(place[step_of(tensor)] for tensor in wanted)
+
+
+def _walk_to(
+    wanted: Any, place: dict[Any, str], prefix: str, calls: list[Call], taken: set[str]
+) -> None:
+    """Append the calls that a tensor depends on and that have no ``place`` yet; they get one."""
     for step in steps_to(wanted, beyond=tuple(place)):
         layer = step.operation
         if not isinstance(layer, keras.layers.Layer):
@@ -71,11 +97,12 @@ def _walk(
             )
         inputs = tuple(place[step_of(tensor)] for tensor in step.input_tensors)
         if isinstance(layer, keras.Model):
-            place[step] = _walk(layer, inputs[0], f"{prefix}{layer.name}/", calls, taken)
+            ends = _walk(layer, inputs[0], f"{prefix}{layer.name}/", calls, taken)
+            _expect_one(layer, "outputs", ends)
+            place[step] = ends[0]
             continue
         place[step] = name = _free(f"{prefix}{layer.name}", taken)
         calls.append(Call(name, layer, inputs))
-    return place[step_of(wanted)]
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -1,0 +1,112 @@
+"""Magnitude pruning of a twin."""
+
+from dataclasses import asdict
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from keras_cls.compression import twin_layers
+from keras_cls.compression.rebuilding import rebuilt
+from keras_cls.compression.settings import PolynomialDecay, Pruning
+from keras_cls.compression.toolkit import tfmot
+from keras_cls.errors import ConfigError
+
+# Of a kernel [.., C, filters]: tensorflow-model-optimization groups fours along C.
+_GROUP = 4
+
+
+def prunable(twin: tf_keras.Model, settings: Pruning | None = None) -> tf_keras.Model:
+    """A model to be trained with :func:`pruning_callbacks`, which prunes its kernels meanwhile.
+
+    Kernels of convolutions and dense layers are pruned, and the pointwise ones of separable
+    convolutions; depthwise kernels, biases and layers that are frozen are not. It shares the twin's
+    layers: the twin is used up.
+
+    Args:
+        twin: what :func:`~keras_cls.compression.twin.twin_of` makes.
+        settings: None for half of zeros from the start.
+
+    Raises:
+        ConfigError: the twin is no functional tf_keras model, or nothing in it can be pruned.
+    """
+    settings = settings or Pruning()
+    found = rebuilt(twin, lambda layer: _replacements(layer, settings))
+    if not any(isinstance(layer, _wrapper()) for layer in found.layers):
+        raise ConfigError(f"{twin.name}: no layer has a kernel that can be pruned")
+    return found
+
+
+def pruning_callbacks() -> list[tf_keras.callbacks.Callback]:
+    """What ``fit`` of a prunable model needs among its callbacks."""
+    return [tfmot.sparsity.keras.UpdatePruningStep()]
+
+
+def strip_pruning(model: tf_keras.Model) -> tf_keras.Model:
+    """A prunable model without what pruning added; the zeros stay.
+
+    Raises:
+        ConfigError: the model is no functional tf_keras model.
+    """
+    return rebuilt(model, _stripped)
+
+
+def _replacements(layer: tf_keras.layers.Layer, settings: Pruning) -> list[tf_keras.layers.Layer]:
+    if isinstance(layer, tf_keras.layers.InputLayer):
+        return []
+    if not _has_kernel(layer) or not layer.trainable:
+        return [layer]
+    arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings)}
+    if settings.two_of_four:
+        if not _in_fours(layer):
+            return [layer]
+        arguments["sparsity_m_by_n"] = (2, 4)
+    return [tfmot.sparsity.keras.prune_low_magnitude(layer, **arguments)]
+
+
+def _stripped(layer: tf_keras.layers.Layer) -> list[tf_keras.layers.Layer]:
+    if isinstance(layer, tf_keras.layers.InputLayer):
+        return []
+    return [layer.layer if isinstance(layer, _wrapper()) else layer]
+
+
+def _wrapper() -> Any:
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
+
+    return pruning_wrapper.PruneLowMagnitude
+
+
+def _has_kernel(layer: tf_keras.layers.Layer) -> bool:
+    return type(layer) in (*twin_layers.KERNELS, tf_keras.layers.SeparableConv2D)
+
+
+def _in_fours(layer: tf_keras.layers.Layer) -> bool:
+    if isinstance(layer, tf_keras.layers.SeparableConv2D):
+        return layer.pointwise_kernel.shape[-2] % _GROUP == 0
+    return layer.kernel.shape[-2] % _GROUP == 0
+
+
+class _Schedule(tfmot.sparsity.keras.PruningSchedule):
+    """Our schedules for tensorflow-model-optimization, whose own may leave out the last step."""
+
+    def __init__(self, settings: Pruning) -> None:
+        self.settings = settings
+
+    def __call__(self, step: Any) -> tuple[Any, Any]:
+        """The step, from 1 -> whether to choose the weights to prune in it, and what share."""
+        schedule = self.settings.schedule
+        since = tf.cast(step, tf.int64) - 1 - schedule.begin_step
+        due = (since >= 0) & (since % schedule.frequency == 0)
+        sparsity = tf.constant(self.settings.sparsity, tf.float32)
+        if schedule.end_step is not None:
+            length = schedule.end_step - schedule.begin_step
+            due = (due & (since <= length)) | (since == length)
+            if isinstance(schedule, PolynomialDecay):
+                left = 1 - tf.clip_by_value(tf.cast(since, tf.float32) / length, 0, 1)
+                missing = sparsity - schedule.initial_sparsity
+                sparsity = sparsity - missing * left**schedule.power
+        return due, sparsity
+
+    def get_config(self) -> dict[str, Any]:
+        """For the wrapper's own configuration; nothing is loaded from it."""
+        return {"class_name": "Schedule", "config": asdict(self.settings)}

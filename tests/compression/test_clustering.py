@@ -1,0 +1,90 @@
+"""Clustered twins have few values a kernel, and so has the Keras 3 model."""
+
+import keras
+import numpy as np
+import pytest
+from small_networks import drawn, outputs, trained
+
+from keras_cls.compression import (
+    Clustering,
+    Pruning,
+    clusterable,
+    copy_back,
+    prunable,
+    pruning_callbacks,
+    strip_clustering,
+    strip_pruning,
+    twin_of,
+)
+from keras_cls.errors import ConfigError
+
+
+def clustered(name: str, settings: Clustering, sparsity: float = 0) -> keras.Model:
+    """A Keras 3 model with the weights of its clustered (before that, pruned) twin."""
+    model, images = drawn(name)
+    twin = twin_of(model)
+    if sparsity:
+        twin = prunable(twin, Pruning(sparsity))
+        twin = strip_pruning(trained(twin, images, 1, pruning_callbacks()))
+    stripped = strip_clustering(trained(clusterable(twin, settings), images, 2))
+    copy_back(stripped, model)
+    for found, expected in zip(outputs(model, images), outputs(stripped, images), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    return model
+
+
+def kernels(model: keras.Model) -> list[np.ndarray]:
+    return [
+        keras.ops.convert_to_numpy(variable)
+        for variable in model.weights
+        if variable.name in ("kernel", "pointwise_kernel")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "clusters"),
+    [
+        ("lenet5", 2),
+        ("lenet5", 16),
+        ("resnet20_cifar10", 8),
+        pytest.param("googlenet", 8, marks=pytest.mark.slow),
+        pytest.param("resnext50_32x4d", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_each_kernel_has_few_values(name: str, clusters: int) -> None:
+    found = kernels(clustered(name, Clustering(clusters)))
+    assert len(found) > 4
+    for kernel in found:
+        assert 1 < len(np.unique(kernel)) <= clusters
+
+
+def test_each_channel_has_few_values() -> None:
+    found = kernels(clustered("lenet5", Clustering(4, per_channel=True)))
+    for kernel in (each for each in found if each.ndim == 4):
+        counts = [len(np.unique(kernel[..., i])) for i in range(kernel.shape[-1])]
+        assert max(counts) <= 4
+    assert any(len(np.unique(kernel)) > 4 for kernel in found)
+
+
+def test_zeros_stay_zeros() -> None:
+    for kernel in kernels(clustered("lenet5", Clustering(8, preserve_sparsity=True), 0.5)):
+        assert len(np.unique(kernel)) <= 8
+        assert np.mean(kernel == 0) >= 0.5 - 1 / kernel.size
+
+
+def test_small_kernels_stay_as_they_are() -> None:
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(40)(inputs)))
+    twin = strip_clustering(clusterable(twin_of(model), Clustering(16)))
+    before = model.layers[2].kernel.numpy()
+    copy_back(twin, model)
+    assert len(np.unique(model.layers[1].kernel)) <= 16
+    assert len(np.unique(model.layers[2].kernel)) <= 16
+    assert np.abs(model.layers[2].kernel.numpy() - before).max() > 0
+    with pytest.raises(ConfigError, match="can be made of 1000 values"):
+        clusterable(twin_of(model), Clustering(1000))
+
+
+def test_only_functional_tf_keras_models() -> None:
+    with pytest.raises(ConfigError, match="functional tf_keras model"):
+        clusterable(drawn("lenet5")[0])

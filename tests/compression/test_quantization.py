@@ -1,0 +1,172 @@
+"""Quantization-aware twins: what is rounded where, and that they can be trained."""
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from small_networks import SMALL, drawn, outputs, trained
+
+from keras_cls.architectures import list_models, model_spec
+from keras_cls.compression import (
+    Clustering,
+    Pruning,
+    Quantization,
+    calibrate,
+    clusterable,
+    copy_back,
+    prunable,
+    pruning_callbacks,
+    quantizable,
+    ranges_of,
+    strip_clustering,
+    strip_pruning,
+    twin_of,
+)
+from keras_cls.errors import ConfigError
+
+DEFAULT = ["lenet5", "alexnet", "resnet20_cifar10", "resnet50_v2", "googlenet"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in list_models()
+     if n in SMALL],
+)  # fmt: skip
+def test_networks_can_be_quantized_and_trained(name: str) -> None:
+    model, images = drawn(name, aux=bool(model_spec(name).aux_heads))
+    expected = outputs(model, images)
+    # Statistics of a network that was not trained are far from those of a batch; so are the ranges.
+    twin = quantizable(twin_of(model), Quantization(range_decay=0))
+    calibrate(twin, [images])
+    for found, logits in zip(outputs(twin, images), expected, strict=True):
+        assert 0 < np.abs(found - logits).max() < 0.15 * np.abs(logits).max()
+    before = model.get_weights()
+    trained(twin, images)
+    assert all(np.isfinite(each).all() for each in outputs(twin, images))
+    copy_back(twin, model)
+    moved = [np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert np.mean(moved) > 0.8
+
+
+def sample(*chain: keras.layers.Layer) -> tuple[keras.Model, np.ndarray]:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 4), name="images")
+    x = inputs
+    for layer in chain:
+        x = layer(x)
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype("float32")
+    return keras.Model(inputs, x, name="sample"), images
+
+
+layers = keras.layers
+
+
+def test_a_map_is_rounded_once_behind_what_is_computed_in_one_go() -> None:
+    model, images = sample(
+        layers.Conv2D(8, 3, name="conv"),
+        layers.BatchNormalization(name="norm"),
+        layers.ReLU(name="relu"),
+        layers.MaxPooling2D(name="pool"),
+        layers.BatchNormalization(name="lone"),
+        layers.SeparableConv2D(8, 3, name="separable"),
+        layers.Flatten(name="flat"),
+        layers.Dense(7, name="logits"),
+    )
+    twin = quantizable(twin_of(model))
+    assert ranges_of(twin) == {}
+    calibrate(twin, np.split(images, 2))
+    ranges = ranges_of(twin)
+    assert sorted(ranges) == [
+        "images", "logits", "lone", "relu", "separable", "separable.depthwise",
+    ]  # fmt: skip
+    np.testing.assert_allclose(ranges["images"], (images.min(), images.max()))
+    assert ranges["relu"][0] == 0
+
+
+def test_values_lie_on_the_steps() -> None:
+    model, images = sample(layers.Conv2D(8, 3, name="conv"))
+    twin = quantizable(twin_of(model))
+    calibrate(twin, [images])
+    maps = outputs(twin, images)[0]
+    lower, upper = ranges_of(twin)["conv"]
+    steps = maps / ((upper - lower) / 255)
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-2)
+    assert len(np.unique(np.round(steps))) <= 256
+    # A quarter of a step for each of the rounded operands, and half of one for the result.
+    np.testing.assert_allclose(maps, outputs(model, images)[0], atol=0.05)
+
+
+def test_depthwise_kernels_are_rounded_for_each_channel() -> None:
+    model, images = sample(layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False))
+    kernel = model.layers[1].kernel
+    # Of one range for all, nothing would be left of the second channel.
+    kernel.assign(kernel.numpy() * np.array([1, 1e-4, 1, 1]).reshape(1, 1, 4, 1))
+    twin = quantizable(twin_of(model))
+    found, expected = (outputs(each, images)[0][..., 2:4] for each in (twin, model))
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_ranges_follow_training() -> None:
+    model, images = sample(layers.Flatten(name="flat"), layers.Dense(7, name="logits"))
+    twin = trained(quantizable(twin_of(model), Quantization(range_decay=0.5)), images)
+    low, high = ranges_of(twin)["images"]
+    assert (low, high) == pytest.approx((images.min(), images.max()))
+    trained(twin, 3 * images)
+    assert ranges_of(twin)["images"][1] == pytest.approx(2 * high)
+
+
+def test_frozen_kernels_stay_frozen() -> None:
+    model, images = sample(
+        layers.Conv2D(4, 3, name="frozen", trainable=False),
+        layers.Flatten(name="flat"),
+        layers.Dense(7, name="logits"),
+    )
+    before = model.get_layer("frozen").kernel.numpy()
+    twin = trained(quantizable(twin_of(model)), images)
+    copy_back(twin, model)
+    np.testing.assert_array_equal(model.get_layer("frozen").kernel.numpy(), before)
+    assert len(twin.trainable_weights) == 2
+
+
+def compressed_before(sparsity: float, clusters: int) -> tuple[keras.Model, tf_keras.Model, object]:
+    model, images = drawn("lenet5")
+    twin = twin_of(model)
+    if sparsity:
+        twin = prunable(twin, Pruning(sparsity))
+        twin = strip_pruning(trained(twin, images, 1, pruning_callbacks()))
+    if clusters:
+        settings = Clustering(clusters, preserve_sparsity=bool(sparsity))
+        twin = strip_clustering(trained(clusterable(twin, settings), images))
+    return model, twin, images
+
+
+@pytest.mark.parametrize(("sparsity", "clusters"), [(0.6, 0), (0, 8), (0.6, 8)])
+def test_what_was_won_before_stays(sparsity: float, clusters: int) -> None:
+    model, twin, images = compressed_before(sparsity, clusters)
+    settings = Quantization(preserve_sparsity=bool(sparsity), preserve_clusters=bool(clusters))
+    twin = trained(quantizable(twin, settings), images, steps=3)
+    before = model.get_weights()
+    copy_back(twin, model)
+    assert np.any(before[0] != model.get_weights()[0])
+    for variable in model.weights:
+        if variable.name != "kernel":
+            continue
+        kernel = variable.numpy()
+        if sparsity:
+            assert np.mean(kernel == 0) >= sparsity - 1 / kernel.size
+        if clusters:
+            # Of convolutions those of each channel, as they are rounded for each.
+            channels = np.moveaxis(kernel, -1, 0) if kernel.ndim == 4 else [kernel]
+            assert max(len(np.unique(channel)) for channel in channels) <= clusters
+
+
+def test_what_is_not_quantized_says_so() -> None:
+    twin = twin_of(drawn("lenet5")[0])
+    for ask in (ranges_of, lambda model: calibrate(model, [])):
+        with pytest.raises(ConfigError, match="expected what quantizable"):
+            ask(twin)
+    with pytest.raises(ConfigError, match="one at least, found none"):
+        calibrate(quantizable(twin), [])
+    with pytest.raises(ConfigError, match="functional tf_keras model"):
+        quantizable(drawn("lenet5")[0])
