@@ -24,6 +24,15 @@ def differences(model: keras.Model, images: np.ndarray) -> list[float]:
     ]
 
 
+def growths(model: keras.Model, images: np.ndarray) -> list[float]:
+    """What becomes of the images' last bit: in deep networks with gates, drawn at random, a lot."""
+    changed = outputs(model, np.nextafter(images, np.float32(9)))
+    return [
+        float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
+        for found, expected in zip(changed, outputs(model, images), strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [n if n in SMALL else pytest.param(n, marks=pytest.mark.slow) for n in list_models()],
@@ -36,7 +45,8 @@ def test_the_twin_of_each_network_gives_the_same(name: str) -> None:
     assert {layer.dtype for layer in twin.layers} == {"float32"}
     found = differences(model, images)
     assert len(found) == 1 + len(heads)
-    assert max(found) < 1e-5
+    for difference, growth in zip(found, growths(model, images), strict=True):
+        assert difference < max(1e-5, 10 * growth)
     count = sum(int(np.prod(weight.shape)) for weight in twin.trainable_weights)
     assert count == sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
