@@ -46,7 +46,7 @@ def kernels(model: keras.Model) -> list[np.ndarray]:
     [
         ("lenet5", 2),
         ("lenet5", 16),
-        ("resnet20_cifar10", 8),
+        pytest.param("resnet20_cifar10", 8, marks=pytest.mark.slow),
         pytest.param("googlenet", 8, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 8, marks=pytest.mark.slow),
     ],

@@ -24,7 +24,7 @@ from keras_cls.compression import (
 )
 from keras_cls.errors import ConfigError
 
-DEFAULT = ["lenet5", "alexnet", "resnet20_cifar10", "resnet50_v2", "googlenet"]
+DEFAULT = ["lenet5", "resnet20_cifar10"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,14 @@ def compressed_before(sparsity: float, clusters: int) -> tuple[keras.Model, tf_k
     return model, twin, images
 
 
-@pytest.mark.parametrize(("sparsity", "clusters"), [(0.6, 0), (0, 8), (0.6, 8)])
+@pytest.mark.parametrize(
+    ("sparsity", "clusters"),
+    [
+        pytest.param(0.6, 0, marks=pytest.mark.slow),
+        pytest.param(0, 8, marks=pytest.mark.slow),
+        (0.6, 8),
+    ],
+)
 def test_what_was_won_before_stays(sparsity: float, clusters: int) -> None:
     model, twin, images = compressed_before(sparsity, clusters)
     settings = Quantization(preserve_sparsity=bool(sparsity), preserve_clusters=bool(clusters))
