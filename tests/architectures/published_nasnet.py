@@ -19,7 +19,6 @@ ROWS = {
             (111, 56, 28, 14, 7),
             (32, 44, 264, 528, 1056),
         ),
-        default=True,
     ),
     "nasnet_large": Published(
         88_753_150,

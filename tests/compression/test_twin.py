@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
-from small_networks import SMALL, drawn, outputs, stir, trained
+from small_networks import drawn, outputs, stir, trained
 
 from keras_cls.architectures import list_models, model_spec
 from keras_cls.compression import copy_back, twin_layer, twin_of
@@ -12,6 +12,9 @@ from keras_cls.compression import twin as twin_module
 from keras_cls.errors import ExportError
 
 layers = keras.layers
+
+
+QUICK = {"lenet5", "alexnet", "googlenet", "resnet20_cifar10", "se_bn_inception", "nasnet_cifar10"}
 
 
 def differences(model: keras.Model, images: np.ndarray) -> list[float]:
@@ -35,7 +38,7 @@ def growths(model: keras.Model, images: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in SMALL else pytest.param(n, marks=pytest.mark.slow) for n in list_models()],
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in list_models()],
 )
 def test_the_twin_of_each_network_gives_the_same(name: str) -> None:
     heads = model_spec(name).aux_heads

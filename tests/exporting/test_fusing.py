@@ -34,7 +34,7 @@ def assert_nothing_is_written_over_too_early(graph: Graph) -> None:
 
 
 @given(networks())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_network_is_the_same_when_fused(model: keras.Model) -> None:
     plain = fold(lower(model))
     fused = fuse(plain)
@@ -46,7 +46,7 @@ def test_any_network_is_the_same_when_fused(model: keras.Model) -> None:
     assert_nothing_is_written_over_too_early(fused)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50_v2", "nasnet_mobile", "pnasnet5_mobile"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50_v2", "nasnet_mobile"])
 def test_sums_are_joined_and_nothing_is_written_over_too_early(name: str) -> None:
     fused = fuse(fold(lower(build_model(name, input_shape=(64, 64, 3)))))
     assert_nothing_is_written_over_too_early(fused)

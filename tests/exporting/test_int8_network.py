@@ -30,6 +30,8 @@ FAMILIES = [
     ("airbench94_cifar10", 32),
 ]
 
+QUICK = {"alexnet", "inception_v3", "resnet18", "resnet50_v2", "se_bn_inception", "nasnet_cifar10"}
+
 
 def smooth(count: int, height: int, width: int) -> np.ndarray:
     """Pixels 0..255 of images with large and small shapes, float32."""
@@ -66,7 +68,13 @@ def unsettle(model: keras.Model) -> None:
             layer.moving_variance.assign(random.uniform(0.5, 1.5, layer.moving_variance.shape))
 
 
-@pytest.mark.parametrize(("name", "side"), FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        pytest.param(name, side, marks=() if name in QUICK else pytest.mark.slow)
+        for name, side in FAMILIES
+    ],
+)
 def test_a_network_of_each_family_is_close(name: str, side: int) -> None:
     keras.utils.set_random_seed(0)
     model = build_model(name, input_shape=(side, side, 3))
@@ -90,7 +98,7 @@ def test_every_other_network_is_close(name: str) -> None:
 
 
 @given(networks())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_network_is_close(model: keras.Model) -> None:
     images = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
     wanted = model(images, training=False).numpy()

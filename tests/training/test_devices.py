@@ -38,6 +38,7 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     changes = {"recipe": "gentle", "epochs": 2}

@@ -22,6 +22,7 @@ def failed(script: str) -> str:
     return errors.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     # No file may be larger than the first epoch's classifier: what a full disk does to a writer.
     script = training_script(

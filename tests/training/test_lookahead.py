@@ -92,7 +92,8 @@ def following(monkeypatch: pytest.MonkeyPatch) -> str:
     return recipe.name
 
 
-@pytest.mark.parametrize("epochs_before", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs_before", [1, 2])
 def test_a_stopped_run_with_a_slow_copy_ends_alike(
     following: str, epochs_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,6 +281,7 @@ def test_a_folder_of_photos_with_a_broken_one(tmp_path):
         train("lenet5", folder, run_dir=tmp_path / "strict", strict=True, **QUICK)
 
 
+@pytest.mark.slow
 def test_validation_may_be_a_folder_a_share_or_a_part_of_the_data(tmp_path):
     photos = colour_folder(tmp_path / "photos")
     other = colour_folder(tmp_path / "other", per_class=2)

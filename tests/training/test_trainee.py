@@ -141,6 +141,7 @@ def test_validation_figures_are_those_of_the_kept_weights(averaging, tmp_path) -
     assert found.loss == pytest.approx(best["val_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_learn_and_are_left_behind(tmp_path) -> None:
     photos = colour_folder(tmp_path / "photos")
     run = train(
