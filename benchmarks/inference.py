@@ -16,21 +16,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.inference_peers import BATCHES, THREADS, answer_lines
 from benchmarks.peers import environment
 from benchmarks.tables import ROOT, markdown_table, write_between
 
-THREADS = 2
 ROUNDS = 15
 NETWORKS = ("resnet50", "inception_v3")
-BATCHES = (1, 8)
 CALIBRATION = 64
 PEERS = (
     "openvino",
@@ -242,22 +240,6 @@ def _row(kind: str, folder: Path) -> None:
         (answer,) = definition.outputs.values()
         run = session.make_callable([answer.name], feed_list=[given.name])
         answer_lines(lambda batch: run(images[:batch]), f"TensorFlow {tf.__version__}")
-
-
-def answer_lines(run: Callable[[int], object], version: str) -> None:
-    """Warm up, tell the version, then answer each line with seconds, as JSON."""
-    for batch in BATCHES:
-        for _ in range(5):
-            run(batch)
-    print(json.dumps(version), flush=True)
-    for line in sys.stdin:
-        batch = int(line)
-        repeats = max(1, 8 // batch)
-        run(batch)
-        start = time.perf_counter()
-        for _ in range(repeats):
-            run(batch)
-        print(json.dumps((time.perf_counter() - start) / repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The other runtimes' side of benchmarks/inference.py, run with their own environments.
 
+It imports nothing of the project, which those do not have.
+
 ``convert FOLDER`` quantizes FOLDER/network.onnx for OpenVINO and ONNX Runtime; otherwise the first
 argument is the runtime, and each line read, a batch's size, is answered with seconds.
 """
@@ -7,6 +9,7 @@ argument is the runtime, and each line read, a batch's size, is answered with se
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +117,8 @@ def torch_row(folder: Path, network: str):
     return run, f"PyTorch {torch.__version__}"
 
 
-def answer_lines(run, version: str) -> None:
+def answer_lines(run: Callable[[int], object], version: str) -> None:
+    """Warm up, tell the version, then answer each line with seconds, as JSON."""
     for batch in BATCHES:
         for _ in range(5):
             run(batch)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from keras_cls.architectures.walking import step_of
+from keras_cls.architectures.walking import first_inputs, step_of
 from keras_cls.errors import ConfigError
 
 _PER_COLUMN = 14
@@ -81,11 +81,10 @@ def blocks_of(model: keras.Model) -> list[Block]:
         block.layers[type(layer).__name__] += 1
         block.shape = tuple(layer.output.shape[1:])
         block.parameters += layer.count_params()
-        for node in layer._inbound_nodes[:1]:
-            for tensor in node.input_tensors:
-                source = place_of[step_of(tensor).operation.name]
-                if source != place:
-                    block.sources.add(source)
+        for tensor in first_inputs(layer):
+            source = place_of[step_of(tensor).operation.name]
+            if source != place:
+                block.sources.add(source)
     return blocks
 
 

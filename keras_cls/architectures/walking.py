@@ -14,6 +14,11 @@ def step_of(tensor: Any) -> Any:
     return operation._inbound_nodes[index]
 
 
+def first_inputs(operation: Any) -> list[Any]:
+    """The Keras tensors that an operation takes where it is called first; none if it never is."""
+    return [tensor for step in operation._inbound_nodes[:1] for tensor in step.input_tensors]
+
+
 def steps_to(tensor: Any, beyond: Collection[Any] = ()) -> list[Any]:
     """Every step that a Keras tensor depends on, each behind those that it takes from.
 

@@ -9,6 +9,7 @@ from keras_cls.compression import twin_layers
 from keras_cls.compression.rebuilding import rebuilt
 from keras_cls.compression.settings import Clustering
 from keras_cls.compression.toolkit import tfmot
+from keras_cls.compression.twin import variable_name
 from keras_cls.errors import ConfigError
 
 
@@ -91,7 +92,7 @@ def _stripped(layer: Any) -> list[tf_keras.layers.Layer]:
     clean.build(layer.build_input_shape)
     kernels = layer.original_clusterable_weights
     for variable in clean.weights:
-        name = variable.name.split(":")[0].rsplit("/", 1)[-1]
+        name = variable_name(variable)
         if name in kernels:
             variable.assign(layer.get_weight_from_layer(name))
         else:

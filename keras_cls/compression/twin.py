@@ -22,7 +22,7 @@ from keras_cls.architectures.layers import (
 )
 from keras_cls.compression import twin_layers
 from keras_cls.errors import ExportError
-from keras_cls.exporting.calls import Call, calls_to_outputs
+from keras_cls.exporting.calls import Call, calls_to_outputs, free_name
 
 LayerRule: TypeAlias = Callable[[keras.layers.Layer, str], tf_keras.layers.Layer]
 """A Keras 3 layer and the name for its twin -> the twin, not built: weights are copied later."""
@@ -143,13 +143,7 @@ def _names_of(calls: tuple[Call, ...]) -> Mapping[int, str]:
     for call in calls:
         if id(call.layer) in names:
             continue
-        name = base = _safe(call.name)
-        number = 1
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name)
-        names[id(call.layer)] = name
+        names[id(call.layer)] = free_name(_safe(call.name), taken)
     return names
 
 

@@ -18,6 +18,11 @@ _SMALLEST_LIMIT = 1e-6
 """Of a map that is zero on all images: its bytes still need a step."""
 
 
+def levels(signed: bool) -> int:
+    """The largest byte of either sort."""
+    return 127 if signed else 255
+
+
 @dataclass(frozen=True, eq=False)
 class ByteFormat:
     """A byte stands for ``gain * step * byte - offset``.
@@ -37,7 +42,7 @@ class ByteFormat:
     @property
     def levels(self) -> int:
         """The largest byte."""
-        return 127 if self.signed else 255
+        return levels(self.signed)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -129,6 +134,11 @@ def _takes_offset(reader: Node, name: str) -> bool:
     return isinstance(reader, nodes.Pool | nodes.Concatenate | nodes.Crop | nodes.GlobalAverage)
 
 
+def offset_of(kind: Kind, low: np.ndarray) -> np.ndarray | None:
+    """What makes all of a map's numbers positive, [C], where its bytes are shifted."""
+    return np.maximum(-low, 0.0) if kind == "shifted" else None
+
+
 def choose_formats(
     graph: Graph,
     kind: Mapping[str, Kind],
@@ -150,18 +160,14 @@ def choose_formats(
         for name in family
     }
     of_bytes = in_bytes(graph)
-    offsets: dict[str, np.ndarray] = {}
     found: dict[str, ByteFormat] = {}
     for node in graph:
         name = node.name
         if name not in largest:
             continue
-        if kind[name] == "shifted":
-            if name in of_bytes and isinstance(node, _HANDS_ON):
-                offsets[name] = np.concatenate([offsets[source] for source in node.inputs])
-            else:
-                offsets[name] = np.maximum(-low[name], 0.0)
+        offset = offset_of(kind[name], low[name])
+        if offset is not None and name in of_bytes and isinstance(node, _HANDS_ON):
+            offset = np.concatenate([found[source].offset for source in node.inputs])
         signed = kind[name] == "signed"
-        step = largest[name] / (127 if signed else 255)
-        found[name] = ByteFormat(step, offsets.get(name), signed)
+        found[name] = ByteFormat(largest[name] / levels(signed), offset, signed)
     return found

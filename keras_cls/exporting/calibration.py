@@ -13,7 +13,15 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import tensorflow as tf
 
-from keras_cls.exporting.byte_formats import ByteFormat, Kind, choose_formats, families, kinds
+from keras_cls.exporting.byte_formats import (
+    ByteFormat,
+    Kind,
+    choose_formats,
+    families,
+    kinds,
+    levels,
+    offset_of,
+)
 from keras_cls.exporting.float_network import run_all_in_float
 from keras_cls.exporting.nodes import Graph
 
@@ -42,15 +50,16 @@ def calibrated_formats(
     if method != "max":
         counts = _histograms(graph, images, kind, low, limit)
         limit = {
-            name: limit[name] * _share(counts[name], method, 127 if kind[name] == "signed" else 255)
+            name: limit[name] * _share(counts[name], method, levels(kind[name] == "signed"))
             for name in names
         }
     return choose_formats(graph, kind, low, limit)
 
 
 def _largest(kind: Kind, low: np.ndarray, high: np.ndarray) -> float:
-    if kind == "shifted":
-        return float(np.max(high + np.maximum(-low, 0)))
+    offset = offset_of(kind, low)
+    if offset is not None:
+        return float(np.max(high + offset))
     return float(max(np.max(high), -np.min(low) if kind == "signed" else 0.0))
 
 
@@ -93,8 +102,9 @@ def _histograms(
 
 
 def _counted(x: tf.Tensor, kind: Kind, low: np.ndarray, limit: float) -> tf.Tensor:
-    if kind == "shifted":
-        x = x + np.maximum(-low, 0).astype(np.float32)
+    offset = offset_of(kind, low)
+    if offset is not None:
+        x = x + offset.astype(np.float32)
     elif kind == "signed":
         x = tf.abs(x)
     top = max(limit, np.finfo(np.float32).tiny)

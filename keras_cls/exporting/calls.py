@@ -101,11 +101,12 @@ def _walk_to(
             _expect_one(layer, "outputs", ends)
             place[step] = ends[0]
             continue
-        place[step] = name = _free(f"{prefix}{layer.name}", taken)
+        place[step] = name = free_name(f"{prefix}{layer.name}", taken)
         calls.append(Call(name, layer, inputs))
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number where it is taken; it is taken then."""
     found, number = name, 1
     while found in taken:
         number += 1

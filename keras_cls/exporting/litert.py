@@ -58,7 +58,7 @@ class LiteFile:
         """
         with tempfile.TemporaryDirectory() as saved, _quiet():
             tf.saved_model.save(
-                _variables(self.network), saved, {contract.SIGNATURE_DEFAULT: self._signature()}
+                self.network.tracked(), saved, {contract.SIGNATURE_DEFAULT: self._signature()}
             )
             converter = tf.lite.TFLiteConverter.from_saved_model(
                 saved, signature_keys=[contract.SIGNATURE_DEFAULT]
@@ -115,12 +115,6 @@ class LiteFile:
             converter=converter, debug_dataset=images, debug_options=settings
         )
         return debugger.get_nondebug_quantized_model()
-
-
-def _variables(network: Network) -> tf.Module:
-    module = tf.Module()
-    module.variables_of_model = list(network.variables)
-    return module
 
 
 @contextlib.contextmanager

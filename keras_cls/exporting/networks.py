@@ -39,6 +39,16 @@ class Network:
     variables: tuple[tf.Variable, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
+    def tracked(self) -> tf.Module:
+        """What it reads, for TensorFlow to track.
+
+        The C++ loader finds the variables themselves only, not Keras' wrappers of them; and a
+        model tracked beside them would be stored a second time.
+        """
+        module = tf.Module()
+        module.variables_of_model = list(self.variables)
+        return module
+
     def card(self) -> dict[str, Any]:
         """What is worth knowing of it, as plain JSON types."""
         return {"precision": self.precision, **self.notes}

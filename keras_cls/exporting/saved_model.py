@@ -38,8 +38,8 @@ class SavedModel:
 
     def write(self, folder: Path, model_name: str, sample: Sample) -> None:
         """The graph, its variables if it has any, and a request of each kind to warm up with."""
-        signatures = ServingSignatures(self.classifier, self.network)
-        tf.saved_model.save(signatures.variables(), str(folder), signatures=signatures.functions())
+        signatures = ServingSignatures(self.classifier, self.network).functions()
+        tf.saved_model.save(self.network.tracked(), str(folder), signatures=signatures)
         graph = folder / contract.MODEL_FILE
         _set_method(graph, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
         _write_warmup(folder / contract.WARMUP_FILE, sample.pixels, model_name)

@@ -20,21 +20,10 @@ class ServingSignatures:
     """
 
     def __init__(self, classifier: Classifier, network: Network) -> None:
-        self._variables = network.variables
         self._rule = classifier.preprocessing
         self._labels = classifier.labels
         self._pixels_shape = (None, *self._rule.size, self._rule.image_channels)
         self._network = network.probabilities
-
-    def variables(self) -> tf.Module:
-        """What the signatures read, for TensorFlow to track.
-
-        The C++ loader finds the variables themselves only, not Keras' wrappers of them; and a
-        model tracked beside them would be stored a second time.
-        """
-        module = tf.Module()
-        module.variables_of_model = list(self._variables)
-        return module
 
     def functions(self) -> dict[str, Any]:
         """Signature name -> concrete function."""

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from classifiers import LABELS, colour_folder, photo, small_classifier
+from classifiers import LABELS, colour_folder, photo, pixels, small_classifier
 
 from keras_cls.cli import main
 from keras_cls.errors import ConfigError, ExportError
@@ -37,10 +37,6 @@ def version(classifier, photos, tmp_path_factory):
         precision="int8",
         calibration=photos,
     )
-
-
-def pixels(count: int = 6) -> np.ndarray:
-    return np.stack([photo(LABELS[i % 3], 24, 20, seed=i) for i in range(count)])
 
 
 def test_answers_are_close_in_a_bare_session(version, classifier):

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import LABELS, photo, small_classifier
+from classifiers import LABELS, pixels, small_classifier
 
 from keras_cls.cli import main
 from keras_cls.errors import ConfigError
@@ -17,10 +17,6 @@ from keras_cls.exporting.litert import LITE_PRECISIONS
 @pytest.fixture(scope="module")
 def classifier():
     return small_classifier()
-
-
-def pixels(count: int = 6) -> np.ndarray:
-    return np.stack([photo(LABELS[i % 3], 24, 20, seed=i) for i in range(count)])
 
 
 @pytest.fixture(scope="module")

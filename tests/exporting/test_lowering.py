@@ -77,8 +77,8 @@ def test_a_network_of_each_family_is_what_keras_computes(name: str, side: int) -
     channels = model_spec(name).preprocessing.input_shape[-1]
     model = enlivened(create_model(name, 7, (side, side, channels)))
     folded = hold_to_keras(model)
-    # Gates and random weights let bfloat16's rounding grow.
-    assert difference(folded, model, tf.bfloat16) < 0.2
+    # Gates of random weights let rounding grow: Keras' own mixed_bfloat16 is 5 % off there.
+    assert difference(folded, model, tf.bfloat16) < (0.15 if name.startswith("se_") else 0.03)
     kinds = {type(node) for node in folded}
     if name not in ("resnet50_v2", "airbench94_cifar10", "nasnet_mobile"):
         assert nodes.Affine not in kinds, "all normalizations went into convolutions"
