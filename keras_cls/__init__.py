@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from keras_cls.architectures import ModelSpec, count_multiply_adds, list_models, model_spec
     from keras_cls.classifier import Classifier, load
     from keras_cls.client import Client
+    from keras_cls.compression.compressing import CompressionResult, compress
     from keras_cls.contract import Prediction
     from keras_cls.errors import (
         ConfigError,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "classifier",
     "Client": "client",
+    "CompressionResult": "compression.compressing",
     "ConfigError": "errors",
     "DataError": "errors",
     "Evaluation": "evaluation",
@@ -49,6 +51,7 @@ _HOMES = {
     "TrainingRun": "training",
     "TrainingStoppedError": "errors",
     "UserError": "errors",
+    "compress": "compression.compressing",
     "count_multiply_adds": "architectures",
     "create_model": "weights",
     "evaluate": "evaluation",
@@ -60,9 +63,13 @@ _HOMES = {
     "train": "training",
 }
 
+# What brings the libraries of a room; of the others it is "train".
+_EXTRAS = {"server": "serve", "compression.compressing": "compress"}
+
 __all__ = [
     "Classifier",
     "Client",
+    "CompressionResult",
     "ConfigError",
     "DataError",
     "Evaluation",
@@ -78,6 +85,7 @@ __all__ = [
     "TrainingRun",
     "TrainingStoppedError",
     "UserError",
+    "compress",
     "count_multiply_adds",
     "create_model",
     "evaluate",
@@ -98,7 +106,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("keras_cls"):
             raise
-        extra = "serve" if _HOMES[name] == "server" else "train"
+        extra = _EXTRAS.get(_HOMES[name], "train")
         raise ModuleNotFoundError(
             f"keras_cls.{name} needs {error.name!r}, which is not installed: "
             f"pip install 'keras-cls[{extra}]'",

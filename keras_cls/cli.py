@@ -1,7 +1,8 @@
 """The ``keras-cls`` command: one subcommand a verb.
 
 Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 a mistake in the command line,
-75 training was told to stop (SIGTERM) or lost a worker, and the same command goes on, 130
+3 nothing that `compress` tried keeps to the budget (what comes nearest is there all the same), 75
+training was told to stop (SIGTERM) or lost a worker, and the same command goes on, 130
 interrupted.
 """
 
@@ -31,6 +32,7 @@ from keras_cls.training.tf_config import read_cluster
 # TensorFlow, and start at once.
 
 _FILES_AT_ONCE = 32
+_MISSED = 3  # the exit code for a budget that cannot be met
 _RETRIES = 3  # a person at a terminal would rather know at once
 _SORT_KEYS = ["name", "year", "parameters", "size", "multiply-adds", "top-5"]
 _IMAGES_HELP = "image files, or folders of them"
@@ -301,6 +303,34 @@ def _export(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _compress(options: argparse.Namespace) -> int:
+    with _quiet_tensorflow():
+        from keras_cls.compression.compressing import compress
+    result = compress(
+        options.classifier,
+        options.data,
+        validation=options.validation,
+        precision=options.precision,
+        sparsity=options.sparsity,
+        clusters=options.clusters,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        max_accuracy_drop=options.max_accuracy_drop,
+        max_size=options.max_size,
+        max_compressed_size=options.max_compressed_size,
+        max_latency=options.max_latency,
+        run_dir=options.run_dir,
+        seed=options.seed,
+        strict=options.strict,
+        quiet=options.quiet,
+    )
+    if options.quiet:
+        _print(str(result.artifact))
+    else:
+        _print(f"version: {result.artifact}")
+    return 0 if result.met else _MISSED
 
 
 def _convert_weights(options: argparse.Namespace) -> int:
@@ -624,6 +654,72 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse to publish an export that does not agree with the model, or only report it",
     )
 
+    compress = command(
+        "compress",
+        _compress,
+        "find the smallest and fastest form of a classifier within a budget",
+        "keras-cls compress runs/pets --data photos/ --run-dir runs/small --max-size 2MB",
+    )
+    compress.add_argument("classifier", help="the folder of a classifier or a run")
+    compress.add_argument(
+        "--data", required=True, help="as for train: to train on and to calibrate int8 with"
+    )
+    compress.add_argument(
+        "--validation",
+        type=_validation,
+        help="the same, or the share of the data to hold out, to measure accuracy on; else one "
+        "fifth of each class",
+    )
+    compress.add_argument(
+        "--precision",
+        nargs="+",
+        default=["float32", "bfloat16", "int8"],
+        choices=["float32", "bfloat16", "int8"],
+        help="of the exports",
+    )
+    compress.add_argument(
+        "--sparsity",
+        nargs="*",
+        type=float,
+        default=[0.5, 0.8],
+        metavar="SHARE",
+        help="shares of zeros to prune to; none with nothing behind it",
+    )
+    compress.add_argument(
+        "--clusters",
+        nargs="*",
+        type=int,
+        default=[32],
+        metavar="COUNT",
+        help="numbers of values that a kernel may have; none with nothing behind it",
+    )
+    compress.add_argument(
+        "--epochs", type=int, default=2, help="how long each technique trains; 0: only exports"
+    )
+    compress.add_argument("--batch-size", type=_positive, default=128, help="images a step")
+    compress.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="what may be lost; 0.01 is one point",
+    )
+    compress.add_argument(
+        "--max-size", type=_bytes, metavar="SIZE", help="of the SavedModel's files, such as 2MB"
+    )
+    compress.add_argument(
+        "--max-compressed-size", type=_bytes, metavar="SIZE", help="of the same, packed as .tar.xz"
+    )
+    compress.add_argument(
+        "--max-latency", type=float, metavar="MS", help="milliseconds for one image on this machine"
+    )
+    compress.add_argument(
+        "--run-dir", help="where all goes, to go on after a kill; else a new folder under runs/"
+    )
+    compress.add_argument("--seed", type=int, default=0, help="what is random is drawn from it")
+    compress.add_argument("--strict", action="store_true", help="stop at unreadable images")
+    compress.add_argument("--quiet", action="store_true", help="print the chosen version only")
+
     weights = command(
         "weights",
         _convert_weights,
@@ -710,6 +806,17 @@ def _scales(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"must look like 256,384,512, not {text!r}")
     return tuple(map(int, parts))
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _bytes(text: str) -> float:
+    number = text.upper().rstrip("BKMGI")
+    try:
+        return float(number) * _UNITS[text.upper()[len(number) :].strip() or "B"]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"must look like 500kB or 2MB, not {text!r}") from None
 
 
 def _validation(text: str) -> str | float:

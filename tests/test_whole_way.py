@@ -66,6 +66,7 @@ def hold_together(served, paths):
     return float(np.abs(answered - predicted).max())
 
 
+@pytest.mark.slow
 def test_generated_photos(served, tmp_path):
     paths = []
     for number, (kind, suffix) in enumerate(

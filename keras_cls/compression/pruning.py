@@ -28,11 +28,15 @@ def prunable(twin: tf_keras.Model, settings: Pruning | None = None) -> tf_keras.
         settings: None for half of zeros from the start.
 
     Raises:
-        ConfigError: the twin is no functional tf_keras model, or nothing in it can be pruned.
+        ConfigError: the twin is no functional tf_keras model, nothing in it can be pruned, or
+            ``by_layer`` names a layer that it does not have.
     """
     settings = settings or Pruning()
+    strange = settings.by_layer.keys() - {layer.name for layer in twin.layers}
+    if strange:
+        raise ConfigError(f"{twin.name}: by_layer names {sorted(strange)}, which it does not have")
     found = rebuilt(twin, lambda layer: _replacements(layer, settings))
-    if not any(isinstance(layer, _wrapper()) for layer in found.layers):
+    if not _pruned(found):
         raise ConfigError(f"{twin.name}: no layer has a kernel that can be pruned")
     return found
 
@@ -40,6 +44,25 @@ def prunable(twin: tf_keras.Model, settings: Pruning | None = None) -> tf_keras.
 def pruning_callbacks() -> list[tf_keras.callbacks.Callback]:
     """What ``fit`` of a prunable model needs among its callbacks."""
     return [tfmot.sparsity.keras.UpdatePruningStep()]
+
+
+def start_pruning(model: tf_keras.Model) -> None:
+    """What the callback does when ``fit`` begins, for another loop."""
+    for layer in _pruned(model):
+        layer.pruning_step.assign(0)
+
+
+def pruned_weights(model: tf_keras.Model) -> list[tuple[tf.Variable, tf.Variable]]:
+    """A prunable model's kernels, each with its mask of zeros and ones.
+
+    An optimizer moves the zeros as well. The callback puts them back when an epoch ends, and each
+    call of the model does; another loop does it with these behind its steps.
+    """
+    return [(weight, mask) for layer in _pruned(model) for weight, mask, _ in layer.pruning_vars]
+
+
+def _pruned(model: tf_keras.Model) -> list[Any]:
+    return [layer for layer in model.layers if isinstance(layer, _wrapper())]
 
 
 def strip_pruning(model: tf_keras.Model) -> tf_keras.Model:
@@ -54,9 +77,10 @@ def strip_pruning(model: tf_keras.Model) -> tf_keras.Model:
 def _replacements(layer: tf_keras.layers.Layer, settings: Pruning) -> list[tf_keras.layers.Layer]:
     if isinstance(layer, tf_keras.layers.InputLayer):
         return []
-    if not _has_kernel(layer) or not layer.trainable:
+    sparsity = settings.by_layer.get(layer.name, settings.sparsity)
+    if not _has_kernel(layer) or not layer.trainable or not sparsity:
         return [layer]
-    arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings)}
+    arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings, sparsity)}
     if settings.two_of_four:
         if not _in_fours(layer):
             return [layer]
@@ -89,15 +113,16 @@ def _in_fours(layer: tf_keras.layers.Layer) -> bool:
 class _Schedule(tfmot.sparsity.keras.PruningSchedule):
     """Our schedules for tensorflow-model-optimization, whose own may leave out the last step."""
 
-    def __init__(self, settings: Pruning) -> None:
+    def __init__(self, settings: Pruning, sparsity: float) -> None:
         self.settings = settings
+        self.sparsity = sparsity
 
     def __call__(self, step: Any) -> tuple[Any, Any]:
         """The step, from 1 -> whether to choose the weights to prune in it, and what share."""
         schedule = self.settings.schedule
         since = tf.cast(step, tf.int64) - 1 - schedule.begin_step
         due = (since >= 0) & (since % schedule.frequency == 0)
-        sparsity = tf.constant(self.settings.sparsity, tf.float32)
+        sparsity = tf.constant(self.sparsity, tf.float32)
         if schedule.end_step is not None:
             length = schedule.end_step - schedule.begin_step
             due = (due & (since <= length)) | (since == length)

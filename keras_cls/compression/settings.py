@@ -1,5 +1,6 @@
 """What a technique is asked for, as data that is checked when it is made."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -73,6 +74,7 @@ class Pruning:
             become zeros: what sparse kernels of recent GPUs and LiteRT take. Kernels whose input
             channels are no multiple of four stay as they are. They are chosen once, in the first
             step: the schedule is without effect too.
+        by_layer: the sparsity of layers, by name, that are to have another one; 0 for none.
 
     Raises:
         ConfigError: a sparsity outside 0 to 1, or not above the schedule's initial one.
@@ -81,6 +83,7 @@ class Pruning:
     sparsity: float = 0.5
     schedule: Schedule = field(default_factory=ConstantSparsity)
     two_of_four: bool = False
+    by_layer: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_share("sparsity", self.sparsity)
@@ -89,6 +92,8 @@ class Pruning:
                 "schedule: expected a ConstantSparsity or a PolynomialDecay, found "
                 f"{self.schedule!r}"
             )
+        for name, share in self.by_layer.items():
+            _check_share(f"by_layer[{name!r}]", share)
         initial = getattr(self.schedule, "initial_sparsity", 0)
         if initial > self.sparsity:
             raise ConfigError(
@@ -144,6 +149,9 @@ class Quantization:
 
     def __post_init__(self) -> None:
         _check_share("range_decay", self.range_decay)
+
+
+Technique: TypeAlias = Pruning | Clustering | Quantization
 
 
 def _is_real(found: Any) -> bool:

@@ -13,11 +13,10 @@ from keras_cls.classifier import Classifier
 from keras_cls.data.sources import IMAGE_SUFFIXES, Data, images_below, open_source
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.images import ImageSource, each_image
+from keras_cls.preprocessing import normalize
 
 MOST_IMAGES = 256
 """More change the ranges by less than what is lost by rounding."""
-
-CalibrationData: TypeAlias = Data | Iterable[ImageSource]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +34,9 @@ class PreparedImages:
     origin: str
 
 
+CalibrationData: TypeAlias = Data | Iterable[ImageSource] | PreparedImages
+
+
 def calibration_images(
     classifier: Classifier, calibration: CalibrationData | None
 ) -> PreparedImages:
@@ -43,23 +45,25 @@ def calibration_images(
     Args:
         classifier: whose preprocessing it is.
         calibration: what ``data`` is elsewhere, a folder of images, or images as for
-            :meth:`~keras_cls.classifier.Classifier.predict`; None for the sample kept with the
-            classifier. What cannot be read is left out with a warning that names it.
+            :meth:`~keras_cls.classifier.Classifier.predict`; or prepared already; None for the
+            sample kept with the classifier. What cannot be read is left out with a warning that
+            names it.
 
     Raises:
         ConfigError: there is no image, or all of them are of one colour.
         DataError: the data cannot be used.
     """
+    if isinstance(calibration, PreparedImages):
+        return calibration
     if calibration is None:
         if classifier.sample is None or not len(classifier.sample):
             raise ConfigError(
                 "int8 needs images to calibrate with: pass calibration=, such as the training "
                 "data; no sample was kept with this classifier"
             )
-        images: Sequence[ImageSource] = list(classifier.sample)
         origin = "the sample kept with the classifier"
-    else:
-        images, origin = _found(calibration)
+        return prepared_pixels(classifier, classifier.sample, origin)
+    images, origin = _found(calibration)
     if len(images) > MOST_IMAGES:
         chosen = np.linspace(0, len(images) - 1, MOST_IMAGES).round().astype(int)
         images = [images[index] for index in chosen]
@@ -74,13 +78,34 @@ def calibration_images(
     kept = [found for found in prepared if not isinstance(found, ImageError)]
     if not kept:
         raise ConfigError(f"{origin}: no image to calibrate with")
-    if all(np.ptp(found, axis=(0, 1)).max() == 0 for found in kept):
+    stacked = np.stack(kept)
+    return _checked(PreparedImages(stacked, _pixels(stacked, classifier), origin))
+
+
+def prepared_pixels(classifier: Classifier, pixels: np.ndarray, origin: str) -> PreparedImages:
+    """Images that have the classifier's input size already.
+
+    Args:
+        classifier: whose preprocessing it is.
+        pixels: uint8 [N, H, W, 3 | 4], as for
+            :meth:`~keras_cls.classifier.Classifier.probabilities_of_pixels`.
+        origin: where they are from.
+
+    Raises:
+        ConfigError: all of them are of one colour.
+    """
+    prepared = normalize(pixels, classifier.preprocessing).numpy()
+    return _checked(PreparedImages(prepared, pixels, origin))
+
+
+def _checked(images: PreparedImages) -> PreparedImages:
+    if np.ptp(images.prepared, axis=(1, 2)).max() == 0:
         raise ConfigError(
-            f"{origin}: each of the {len(kept)} images is of one colour throughout: with these the "
-            "ranges of a network cannot be found; calibrate with images such as it will see"
+            f"{images.origin}: each of the {len(images.prepared)} images is of one colour "
+            "throughout: with these the ranges of a network cannot be found; calibrate with images "
+            "such as it will see"
         )
-    images_prepared = np.stack(kept)
-    return PreparedImages(images_prepared, _pixels(images_prepared, classifier), origin)
+    return images
 
 
 def _pixels(prepared: np.ndarray, classifier: Classifier) -> np.ndarray:

@@ -135,7 +135,7 @@ def _(node: nodes.Fused, values: _Values) -> None:
         if added.offset is not None:
             bias = bias - added.offset
         summand = summand, added.ends
-    quantized, high = _quantized(kernel, depthwise=isinstance(window, nodes.Depthwise))
+    quantized, high = quantized_kernel(kernel, window)
     groups = window.groups if isinstance(window, nodes.Convolution) else 1
     found = [
         onednn.convolution(
@@ -186,11 +186,26 @@ def _reading(linear: Linear, form: ByteFormat) -> tuple[np.ndarray, np.ndarray]:
     return kernel, bias
 
 
-def _quantized(kernel: np.ndarray, *, depthwise: bool) -> tuple[np.ndarray, np.ndarray]:
+def quantized_kernel(kernel: np.ndarray, linear: Linear) -> tuple[np.ndarray, np.ndarray]:
     """A kernel in bytes, int8, and what 127 stands for by filter, float64 [filters]."""
-    axes = (0, 1) if depthwise else tuple(range(kernel.ndim - 1))
-    high = np.maximum(np.abs(kernel).max(axis=axes), np.finfo(np.float32).tiny * 127)
-    return np.rint(kernel / high * 127).astype(np.int8), high.reshape(-1)
+    axes = (0, 1) if isinstance(linear, nodes.Depthwise) else tuple(range(kernel.ndim - 1))
+    high = np.abs(kernel).max(axis=axes).reshape(-1)
+    folded = np.ones(len(high)) if linear.folded is None else np.abs(linear.folded)
+    plain = np.divide(high, folded, out=np.zeros_like(high), where=folded > 0)
+    if _has_few_values(kernel / linear.per_filter(np.where(folded > 0, folded, 1))):
+        high = folded * plain.max()
+    high = np.maximum(high, np.finfo(np.float32).tiny * 127)
+    return np.rint(kernel / linear.per_filter(high) * 127).astype(np.int8), high
+
+
+def _has_few_values(kernel: np.ndarray) -> bool:
+    """Whether it was clustered: with one step for all filters its bytes are few as well.
+
+    That is what packing makes small. Else each filter has a step of its own, which is finer.
+    """
+    # To a millionth of the largest: folding has rounded what was equal.
+    rounded = np.rint(kernel / max(np.abs(kernel).max(), np.finfo(np.float32).tiny) * 2**20)
+    return len(np.unique(rounded)) <= min(256, kernel.size // 8)
 
 
 def _blocks(
@@ -222,7 +237,7 @@ def _(node: nodes.Dense, values: _Values) -> None:
     (source,) = node.inputs
     form = values.formats[source]
     kernel, bias = _reading(node, form)
-    quantized, high = _quantized(kernel, depthwise=False)
+    quantized, high = quantized_kernel(kernel, node)
     x = values.as_bytes(source)
     shape = values.shapes[source]
     rows = x if len(shape) == 1 else tf.bitcast(tf.reshape(_plain(x), (-1, shape[-1])), x.dtype)

@@ -6,7 +6,7 @@ are without the N. Variables, Keras, and everything that only training needs are
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Literal, TypeAlias
@@ -81,10 +81,13 @@ class Linear(Node):
     Attributes:
         kernel: float32; its axes are those of its kind.
         bias: float32 [filters], or None.
+        folded: what scales its filters have been multiplied by, [filters]; None for none. What was
+            of few values before is so no more, but for this.
     """
 
     kernel: np.ndarray
     bias: np.ndarray | None
+    folded: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def filters(self) -> int:
@@ -100,8 +103,9 @@ class Linear(Node):
         bias = np.zeros(self.filters) if self.bias is None else self.bias.astype(np.float64)
         return replace(
             self,
-            kernel=(self.kernel * self._per_filter(scale)).astype(np.float32),
+            kernel=(self.kernel * self.per_filter(scale)).astype(np.float32),
             bias=(bias * scale + offset).astype(np.float32),
+            folded=scale if self.folded is None else self.folded * scale,
         )
 
     def of_constant(self, values: np.ndarray) -> np.ndarray:
@@ -113,7 +117,7 @@ class Linear(Node):
         """Numbers of the channels that it takes, [C], in the axes of its kernel."""
         return values[:, None]
 
-    def _per_filter(self, values: np.ndarray) -> np.ndarray:
+    def per_filter(self, values: np.ndarray) -> np.ndarray:
         """[filters] in the kernel's axes."""
         return values
 
@@ -178,7 +182,8 @@ class Depthwise(Windowed):
         """m for each of C."""
         return int(np.prod(self.kernel.shape[-2:]))
 
-    def _per_filter(self, values: np.ndarray) -> np.ndarray:
+    def per_filter(self, values: np.ndarray) -> np.ndarray:
+        """One for each channel and its multiple."""
         return values.reshape(self.kernel.shape[-2:])
 
 

@@ -8,6 +8,7 @@ beside, then renamed.
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from keras_cls.errors import ConfigError, TrainingDivergedError
 from keras_cls.files import new_file
 
 
-def save_checkpoint(path: Path, variables: Sequence[keras.Variable]) -> None:
+def save_checkpoint(path: Path, variables: Sequence[Any]) -> None:
     """Write them all.
 
     Raises:
@@ -28,12 +29,12 @@ def save_checkpoint(path: Path, variables: Sequence[keras.Variable]) -> None:
     }
     for variable, array in zip(variables, arrays.values(), strict=True):
         if not np.isfinite(array).all():
-            raise TrainingDivergedError(f"training diverged: {variable.path} is no longer finite")
+            raise TrainingDivergedError(f"training diverged: {_path(variable)} is no longer finite")
     with new_file(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 
 
-def load_checkpoint(path: Path, variables: Sequence[keras.Variable]) -> None:
+def load_checkpoint(path: Path, variables: Sequence[Any]) -> None:
     """Read them all, or change none.
 
     Raises:
@@ -53,11 +54,16 @@ def load_checkpoint(path: Path, variables: Sequence[keras.Variable]) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         if array.shape != tuple(variable.shape):
             raise ConfigError(
-                f"{path}: is of another network or optimizer: {variable.path} is "
+                f"{path}: is of another network or optimizer: {_path(variable)} is "
                 f"{list(array.shape)}, expected {list(variable.shape)}"
             )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+
+
+def _path(variable: Any) -> str:
+    """Keras' variables have a path, TensorFlow's a name."""
+    return str(getattr(variable, "path", variable.name))
 
 
 def _key(place: int) -> str:

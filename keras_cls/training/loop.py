@@ -16,10 +16,10 @@ from keras_cls.errors import TrainingDivergedError, TrainingStoppedError
 from keras_cls.training.devices import distributed
 from keras_cls.training.figures import Figures
 from keras_cls.training.judge import Judge
+from keras_cls.training.learner import Learner
 from keras_cls.training.recorder import Recorder
 from keras_cls.training.run_folder import RunState
 from keras_cls.training.stopping import StopRequest
-from keras_cls.training.trainee import Trainee
 
 # Figures of accelerators are read this many steps late, so that they need not wait for the reader.
 _STEPS_AHEAD = 8
@@ -59,7 +59,7 @@ class Plan:
 
 
 def run_epochs(
-    trainee: Trainee,
+    trainee: Learner,
     judge: Judge,
     training: tf.data.Dataset,
     validation: tf.data.Dataset,
@@ -102,7 +102,7 @@ class _Epoch:
 
     def __init__(
         self,
-        trainee: Trainee,
+        trainee: Learner,
         plan: Plan,
         state: RunState,
         recorder: Recorder,

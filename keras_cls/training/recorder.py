@@ -1,11 +1,15 @@
 """Writes a run's folder, so that nothing is lost."""
 
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 from keras_cls.training.checkpoint import save_checkpoint
 from keras_cls.training.figures import Figures
+from keras_cls.training.learner import Learner
 from keras_cls.training.run_folder import RunFolder, RunState
-from keras_cls.training.trainee import Trainee
+
+Row: TypeAlias = dict[str, float]
 
 
 class Recorder:
@@ -16,15 +20,23 @@ class Recorder:
         state: how far it is; brought up to date.
         trainee: what is trained.
         writes: whether this process writes; of several workers only the chief does.
+        better: whether one epoch's row is to be kept rather than another's.
     """
 
     def __init__(
-        self, folder: RunFolder, state: RunState, trainee: Trainee, *, writes: bool = True
+        self,
+        folder: RunFolder,
+        state: RunState,
+        trainee: Learner,
+        *,
+        writes: bool = True,
+        better: Callable[[Row, Row], bool] | None = None,
     ) -> None:
         self._folder = folder
         self._state = state
         self._trainee = trainee
         self._writes = writes
+        self._better = better or has_more_merit
         self.last_checkpoint = time.monotonic()
 
     def checkpoint(self, step: int, figures: Figures, seconds: dict[str, float]) -> None:
@@ -34,14 +46,15 @@ class Recorder:
         self._write_checkpoint()
         self._write_state()
 
-    def end_epoch(self, row: dict[str, float]) -> None:
+    def end_epoch(self, row: Row) -> None:
         """Keep an epoch: its figures, the classifier if it is the best so far, the weights."""
         state = self._state
         begun = time.monotonic()
         state.history.append(row)
         state.step, state.sums, state.seconds = 0, [], {}
         epoch = len(state.history)
-        if state.best_epoch is None or merit(row) > merit(state.history[state.best_epoch - 1]):
+        best = None if state.best_epoch is None else state.history[state.best_epoch - 1]
+        if best is None or self._better(row, best):
             state.best_epoch = epoch
             state.best = self._folder.best_for(epoch)
             classifier = self._trainee.classifier
@@ -64,6 +77,11 @@ class Recorder:
         self.last_checkpoint = time.monotonic()
 
 
-def merit(row: dict[str, float]) -> tuple[float, float]:
+def merit(row: Row) -> tuple[float, float]:
     """What makes an epoch better than another: the more of it, the better."""
     return row.get("val_map", row["val_accuracy"]), -row["val_loss"]
+
+
+def has_more_merit(row: Row, other: Row) -> bool:
+    """Whether the first of two epochs is the better one."""
+    return merit(row) > merit(other)

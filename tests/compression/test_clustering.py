@@ -58,6 +58,7 @@ def test_each_kernel_has_few_values(name: str, clusters: int) -> None:
         assert 1 < len(np.unique(kernel)) <= clusters
 
 
+@pytest.mark.slow
 def test_each_channel_has_few_values() -> None:
     found = kernels(clustered("lenet5", Clustering(4, per_channel=True)))
     for kernel in (each for each in found if each.ndim == 4):

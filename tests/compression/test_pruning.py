@@ -47,7 +47,7 @@ def kernels(model: keras.Model) -> dict[str, np.ndarray]:
     [
         ("lenet5", 0.5, ConstantSparsity()),
         ("lenet5", 0.9, PolynomialDecay(end_step=3, initial_sparsity=0.3, frequency=2)),
-        ("resnet20_cifar10", 0.75, PolynomialDecay(end_step=2)),
+        pytest.param("resnet20_cifar10", 0.75, PolynomialDecay(end_step=2), marks=pytest.mark.slow),
         pytest.param("googlenet", 0.6, ConstantSparsity(), marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 0.6, ConstantSparsity(), marks=pytest.mark.slow),
         pytest.param("nasnet_cifar10", 0.6, ConstantSparsity(), marks=pytest.mark.slow),

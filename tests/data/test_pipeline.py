@@ -55,7 +55,14 @@ def encoded_dataset(tmp_path):
     return open_dataset(tf.data.Dataset.from_tensor_slices((data, TARGETS)))
 
 
-@pytest.fixture(params=[files, arrays, grey_arrays, pixel_dataset, encoded_dataset])
+@pytest.fixture(
+    params=[
+        files,
+        arrays,
+        pixel_dataset,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (grey_arrays, encoded_dataset)),
+    ]
+)
 def source(request, tmp_path):
     return request.param(tmp_path)
 

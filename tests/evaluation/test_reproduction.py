@@ -119,6 +119,7 @@ def resnet18(tmp_path_factory):
     return published_weights(file, "resnet18", "torchvision")
 
 
+@pytest.mark.slow
 def test_all_protocols_of_a_card_are_run(tmp_path, monkeypatch):
     rows = (
         row(30.0, 11.0, "paper_best", Views(10, size=40)),

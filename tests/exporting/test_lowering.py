@@ -28,6 +28,7 @@ A_NETWORK_A_FAMILY = {
     "nasnet_mobile": 64,
     "airbench94_cifar10": 32,
 }
+QUICK = {"lenet5", "nin_cifar10", "googlenet", "resnet18", "resnet20_cifar10", "airbench94_cifar10"}
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,13 @@ def hold_to_keras(model: keras.Model) -> nodes.Graph:
     return folded
 
 
-@pytest.mark.parametrize(("name", "side"), A_NETWORK_A_FAMILY.items())
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        pytest.param(name, side, marks=() if name in QUICK else pytest.mark.slow)
+        for name, side in A_NETWORK_A_FAMILY.items()
+    ],
+)
 def test_a_network_of_each_family_is_what_keras_computes(name: str, side: int) -> None:
     channels = model_spec(name).preprocessing.input_shape[-1]
     model = enlivened(create_model(name, 7, (side, side, channels)))

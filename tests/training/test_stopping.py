@@ -13,14 +13,15 @@ from runs import assert_ended_alike, start, state_of, training_script
 from keras_cls.errors import ConfigError
 from keras_cls.training.stopping import stop_requests
 
-# A checkpoint after every step.
-OFTEN = {"checkpoint_minutes": 1e-9}
+# A small network, and a checkpoint after every step.
+SMALL = {"model": "lenet5", "input_shape": None}
+OFTEN = {**SMALL, "checkpoint_minutes": 1e-9}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    assert start(training_script(folder)).wait() == 0
+    assert start(training_script(folder, **SMALL)).wait() == 0
     return folder
 
 
@@ -54,7 +55,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch(tmp_path: Path, undisturbed: Pat
 
 
 def command(folder: Path) -> list[str]:
-    arguments = ["resnet20_cifar10", "--input-shape", "16x16x3", "--data", "digits"]
+    arguments = ["lenet5", "--data", "digits"]
     return [sys.executable, "-m", "keras_cls", "train", *arguments, "--run-dir", str(folder)]
 
 
@@ -94,7 +95,7 @@ def test_sigterm_in_the_middle_ends_like_the_undisturbed_run(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "TrainingStoppedError: stopped by SIGTERM in epoch" in errors
-    assert start(training_script(folder)).wait() == 0, "checkpoints may come at other times"
+    assert start(training_script(folder, **SMALL)).wait() == 0, "other checkpoints"
     assert_ended_alike(undisturbed, folder)
 
 

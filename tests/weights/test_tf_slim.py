@@ -19,7 +19,7 @@ from keras_cls.weights.tf_slim import SOURCE
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # The name and the image size; the published sizes, with the auxiliary heads, take a minute each.
-DEFAULT = {("inception_v3", "151x180"), ("nasnet_cifar10", "32x32")}
+DEFAULT = {("inception_v3", "151x180")}
 AVERAGE = "/ExponentialMovingAverage"
 
 

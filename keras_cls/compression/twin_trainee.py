@@ -1,0 +1,155 @@
+"""A wrapped twin as what the training loop trains."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+import tf_keras
+
+from keras_cls.classifier import Classifier
+from keras_cls.compression.clustering import clusterable, strip_clustering
+from keras_cls.compression.pruning import prunable, pruned_weights, start_pruning, strip_pruning
+from keras_cls.compression.quantization import quantizable
+from keras_cls.compression.settings import Clustering, Pruning, Quantization, Technique
+from keras_cls.compression.twin import copy_back, twin_of
+from keras_cls.errors import ConfigError, ExportError
+from keras_cls.training.figures import batch_figures, cross_entropy
+from keras_cls.training.schedules import Cosine, Scheduled
+
+_MOMENTUM = 0.9
+
+
+class TwinTrainee:
+    """A classifier's twin with a technique around its layers, an optimizer, and a training step.
+
+    Momentum, at a rate that falls as half a cosine; no decay of weights: they were trained before.
+
+    Args:
+        classifier: what to refine; it is changed by :meth:`hand_over` alone.
+        technique: what its weights are to bear.
+        steps: of the whole run.
+        learning_rate: of the first step.
+
+    Raises:
+        ExportError: the network has no twin, or nothing for the technique in it.
+    """
+
+    workers = 1
+
+    def __init__(
+        self, classifier: Classifier, technique: Technique, *, steps: int, learning_rate: float
+    ) -> None:
+        self.classifier = classifier
+        self.strategy = tf.distribute.get_strategy()
+        self._wrapped = _wrap(twin_of(classifier.model), technique)
+        self.network = self._wrapped.network
+        self._schedule = Scheduled(Cosine(), learning_rate, steps, 0)
+        self.optimizer = tf_keras.optimizers.SGD(learning_rate, _MOMENTUM)
+        self._trained = list(self.network.trainable_variables)
+        self.optimizer.build(self._trained)
+        # Clustering moves its layers' variables about whenever it is called.
+        found = [*self.network.weights, *self.optimizer.variables]
+        self._variables = list({id(variable): variable for variable in found}.values())
+        self._graph = tf.function(self._step, autograph=False)
+
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """All that a checkpoint must hold."""
+        return self._variables
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return float(self._schedule(max(int(self.optimizer.iterations.numpy()) - 1, 0)))
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def step(self, batch: Any, stop: bool = False) -> tf.Tensor:
+        """One step on (float32 [B, H, W, C], float32 [B, K]) -> float32 [5]."""
+        return self._graph(*batch, tf.constant(float(stop)))
+
+    def hand_over(self) -> None:
+        """Give the classifier the weights, of zeros or of few values as they are."""
+        copy_back(self._wrapped.stripped(), self.classifier.model)
+
+    def _step(self, images: tf.Tensor, targets: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        self.optimizer.learning_rate.assign(
+            self._schedule(tf.cast(self.optimizer.iterations, tf.int32))
+        )
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._trained)
+            logits = self.network(images, training=True)
+            losses = cross_entropy(targets, logits, multi_label=self.classifier.multi_label)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, self._trained)
+        self.optimizer.apply_gradients(zip(gradients, self._trained, strict=True))
+        self._wrapped.after_step()
+        shown = loss * tf.cast(tf.shape(images)[0], tf.float32)
+        figures = batch_figures(shown, targets, logits, self.classifier.multi_label)
+        return tf.concat([figures, stop[None]], axis=0)
+
+
+class _Wrapped(Protocol):
+    """A twin with a technique around its layers."""
+
+    network: tf_keras.Model
+
+    def after_step(self) -> None:
+        """What must be done to the weights that an optimizer has changed."""
+
+    def stripped(self) -> tf_keras.Model:
+        """What has the weights by the names that the model's twin has."""
+
+
+class _Pruned:
+    def __init__(self, twin: tf_keras.Model, settings: Pruning) -> None:
+        self.network = prunable(twin, settings)
+        start_pruning(self.network)
+        self._stripped = strip_pruning(self.network)
+
+    def after_step(self) -> None:
+        for weight, mask in pruned_weights(self.network):
+            weight.assign(weight * mask)
+
+    def stripped(self) -> tf_keras.Model:
+        return self._stripped
+
+
+class _Clustered:
+    def __init__(self, twin: tf_keras.Model, settings: Clustering) -> None:
+        self.network = clusterable(twin, settings)
+
+    def after_step(self) -> None:
+        pass
+
+    def stripped(self) -> tf_keras.Model:
+        return strip_clustering(self.network)
+
+
+class _Quantized:
+    def __init__(self, twin: tf_keras.Model, settings: Quantization) -> None:
+        self.network = quantizable(twin, settings)
+
+    def after_step(self) -> None:
+        pass
+
+    def stripped(self) -> tf_keras.Model:
+        return self.network  # Its weights go back as they are.
+
+
+_KINDS: dict[type[Technique], Callable[..., _Wrapped]] = {
+    Pruning: _Pruned,
+    Clustering: _Clustered,
+    Quantization: _Quantized,
+}
+
+
+def _wrap(twin: tf_keras.Model, technique: Technique) -> _Wrapped:
+    # What clusters start from is drawn.
+    keras.utils.set_random_seed(0)
+    try:
+        return _KINDS[type(technique)](twin, technique)
+    except ConfigError as error:
+        raise ExportError(str(error)) from error

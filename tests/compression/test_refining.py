@@ -1,0 +1,107 @@
+"""Training under a technique, by the project's own pipeline, with resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import digits, stop_after
+
+import keras_cls
+from keras_cls.classifier import Classifier
+from keras_cls.compression.refining import Refinement, refine
+from keras_cls.compression.settings import Clustering, PolynomialDecay, Pruning, Quantization
+from keras_cls.data.opening import TrainingData, open_training_data
+from keras_cls.errors import ConfigError
+
+PRUNING = Pruning(0.8, PolynomialDecay(end_step=10, frequency=2))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    run = keras_cls.train(
+        "lenet5",
+        digits(400),
+        epochs=3,
+        batch_size=32,
+        run_dir=tmp_path_factory.mktemp("lenet5") / "run",
+        quiet=True,
+    )
+    return run.classifier
+
+
+@pytest.fixture(scope="module")
+def images(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    return open_training_data(
+        digits(400),
+        labels=list(classifier.labels),
+        cache=tmp_path_factory.mktemp("cache"),
+        seed=0,
+    )
+
+
+def kernels(classifier: Classifier) -> list[np.ndarray]:
+    return [np.asarray(each) for each in classifier.model.weights if each.name == "kernel"]
+
+
+def refined(
+    classifier: Classifier, images: TrainingData, folder: Path, *techniques: object
+) -> Classifier:
+    for place, technique in enumerate(techniques):
+        refinement = Refinement(technique, epochs=2, batch_size=32)
+        classifier = refine(classifier, images, refinement, folder / str(place), quiet=True)
+    return classifier
+
+
+def test_pruned_by_and_by_to_the_share(classifier, images, tmp_path) -> None:
+    before = classifier.digest()
+    found = refined(classifier, images, tmp_path, PRUNING)
+    assert classifier.digest() == before, "it stays as it is"
+    for kernel in kernels(found):
+        assert np.mean(kernel == 0) == pytest.approx(0.8, abs=1 / kernel.size)
+    assert found.labels == classifier.labels and found.preprocessing == classifier.preprocessing
+    assert np.array_equal(found.sample, classifier.sample)
+
+
+def test_zeros_and_clusters_outlast_all_that_follows(classifier, images, tmp_path) -> None:
+    found = refined(
+        classifier,
+        images,
+        tmp_path,
+        PRUNING,
+        Clustering(8, preserve_sparsity=True),
+        Quantization(preserve_sparsity=True),
+    )
+    zeros = [np.mean(kernel == 0) for kernel in kernels(found)]
+    assert min(zeros) > 0.79
+    clustered = refined(
+        classifier, images, tmp_path, PRUNING, Clustering(8, preserve_sparsity=True)
+    )
+    for kernel in kernels(clustered):
+        assert len(np.unique(kernel)) <= 8
+
+
+@pytest.mark.parametrize(
+    "technique", [PRUNING, Clustering(8), Quantization()], ids=["prune", "cluster", "quantize"]
+)
+def test_a_killed_run_goes_on_and_ends_alike(
+    classifier, images, tmp_path, monkeypatch, technique
+) -> None:
+    undisturbed = refined(classifier, images, tmp_path / "undisturbed", technique)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 1)
+        with pytest.raises(KeyboardInterrupt):
+            refined(classifier, images, tmp_path / "killed", technique)
+    found = refined(classifier, images, tmp_path / "killed", technique)
+    for one, other in zip(found.model.get_weights(), undisturbed.model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_finished_run_is_read_and_other_settings_are_refused(
+    classifier, images, tmp_path, monkeypatch
+) -> None:
+    first = refined(classifier, images, tmp_path, PRUNING)
+    monkeypatch.setattr("keras_cls.compression.refining._trained", None)
+    again = refined(classifier, images, tmp_path, PRUNING)
+    assert again.digest() == first.digest()
+    with pytest.raises(ConfigError, match=r"technique was .* is now"):
+        refined(classifier, images, tmp_path, Pruning(0.5))
