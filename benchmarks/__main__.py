@@ -13,6 +13,7 @@ BENCHMARKS = {
     "training": "the training step against PyTorch and plain Keras 3",
     "time_to_accuracy": "minutes to 90 % and 94 % on CIFAR-10 against PyTorch",
     "inference": "int8 and bfloat16 SavedModels beside OpenVINO, ONNX Runtime, LiteRT and torch",
+    "deep_compression": "how small LeNet-5, AlexNet and ResNet-56 become, beside Deep Compression",
     "serving": "CPU time of an answer by gRPC against the same signature in process",
 }
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import environment
+from benchmarks.real_images import data_folder, read_cifar
 from benchmarks.tables import ROOT, markdown_table, write_between
 
 NETWORK = "airbench94_cifar10"
@@ -40,7 +41,6 @@ CLASSES = (
 TORCH = ("torch==2.13.0", "numpy")
 CURVES = "docs/time_to_accuracy.json"
 
-Arrays = dict[str, np.ndarray]
 Curve = list[dict[str, float]]
 
 
@@ -54,7 +54,7 @@ class Run:
 
 
 def main() -> None:
-    data = read_cifar(data_folder())
+    data = read_cifar(data_folder("cifar10"))
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "cifar10.npz"
@@ -117,34 +117,6 @@ def six_view_logits(model: Any, images: np.ndarray) -> np.ndarray:
         share * model.predict(np.ascontiguousarray(view), batch_size=1000, verbose=0)
         for share, view in six_views(images)
     )
-
-
-def data_folder() -> Path:
-    folder = Path(os.environ.get("KERAS_CLS_DATA", ROOT.parent / "shared/data")) / "cifar10"
-    if not folder.is_dir():
-        raise SystemExit(f"{folder}: there is no CIFAR-10; KERAS_CLS_DATA names the folder above")
-    return folder
-
-
-def read_cifar(folder: Path) -> Arrays:
-    """Its sheets of 32-pixel tiles, row by row, and the labels beside them."""
-    from PIL import Image
-
-    found: dict[str, list[np.ndarray]] = {}
-    for file in sorted(folder.glob("*.webp")):
-        part = "train" if file.stem.startswith("train") else "test"
-        sheet = np.asarray(Image.open(file).convert("RGB"))
-        rows, columns = sheet.shape[0] // 32, sheet.shape[1] // 32
-        tiles = sheet.reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
-        labels = np.load(_labels_of(file))
-        found.setdefault(f"{part}_images", []).append(tiles[: len(labels)])
-        found.setdefault(f"{part}_labels", []).append(labels.astype("int64"))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
-def _labels_of(sheet: Path) -> Path:
-    (file,) = sheet.parent.glob(f"{sheet.stem}*.npy")
-    return file
 
 
 def set_to_checkpoint(model: Any, checkpoint: Path) -> None:
@@ -236,7 +208,7 @@ def check() -> None:
 
     from keras_cls.architectures import build_model, model_spec
 
-    full = read_cifar(data_folder())
+    full = read_cifar(data_folder("cifar10"))
     data = {name: values[: 5 * BATCH if "train" in name else 500] for name, values in full.items()}
     random = np.random.default_rng(0)
     model = build_model(NETWORK)

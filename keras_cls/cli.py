@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.startswith("keras_cls"):
             raise
         return _fail(f"needs {error.name!r}, which is not installed: pip install 'keras-cls[all]'")
-    except KeyboardInterrupt:
-        return _fail("interrupted", code=130)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted", code=130)
     except BrokenPipeError:
         # The reader of our output has gone, as in `keras-cls models | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,7 +123,7 @@ def _train(options: argparse.Namespace) -> int:
         from keras_cls.training.run_folder import default_run_folder
     # Chosen here, so that an interrupted run can be told how to go on.
     run_dir = options.run_dir or default_run_folder(Path(options.model).name)
-    try:
+    with _going_on(options, run_dir):
         run = train(
             options.model,
             options.data,
@@ -143,14 +143,23 @@ def _train(options: argparse.Namespace) -> int:
             data_service=options.data_service,
             quiet=options.quiet,
         )
-    except TrainingStoppedError as error:
-        again = "" if options.run_dir else f": add --run-dir {run_dir}"
-        return _fail(f"{error}{again}", error.exit_code)
-    except KeyboardInterrupt:
-        again = "" if options.run_dir else f" with --run-dir {run_dir}"
-        return _fail(f"interrupted; the same command{again} goes on", code=130)
     _print(f"classifier  {run.directory / 'classifier'}\nreport      {run.report}")
     return 0
+
+
+@contextmanager
+def _going_on(options: argparse.Namespace, run_dir: str | Path) -> Iterator[None]:
+    """Say how what is stopped inside goes on, also where the folder was chosen for the user."""
+    chosen = options.run_dir is None
+    try:
+        yield
+    except TrainingStoppedError as error:
+        if not chosen:
+            raise
+        raise TrainingStoppedError(f"{error}: add --run-dir {run_dir}", error.signal) from None
+    except KeyboardInterrupt:
+        again = f" with --run-dir {run_dir}" if chosen else ""
+        raise KeyboardInterrupt(f"interrupted; the same command{again} goes on") from None
 
 
 def _train_in_a_cluster(options: argparse.Namespace) -> int:
@@ -308,24 +317,27 @@ def _export(options: argparse.Namespace) -> int:
 def _compress(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.compression.compressing import compress
-    result = compress(
-        options.classifier,
-        options.data,
-        validation=options.validation,
-        precision=options.precision,
-        sparsity=options.sparsity,
-        clusters=options.clusters,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        max_accuracy_drop=options.max_accuracy_drop,
-        max_size=options.max_size,
-        max_compressed_size=options.max_compressed_size,
-        max_latency=options.max_latency,
-        run_dir=options.run_dir,
-        seed=options.seed,
-        strict=options.strict,
-        quiet=options.quiet,
-    )
+        from keras_cls.training.run_folder import default_run_folder
+    run_dir = options.run_dir or default_run_folder("compressed")
+    with _going_on(options, run_dir):
+        result = compress(
+            options.classifier,
+            options.data,
+            validation=options.validation,
+            precision=options.precision,
+            sparsity=options.sparsity,
+            clusters=options.clusters,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            max_accuracy_drop=options.max_accuracy_drop,
+            max_size=options.max_size,
+            max_compressed_size=options.max_compressed_size,
+            max_latency=options.max_latency,
+            run_dir=run_dir,
+            seed=options.seed,
+            strict=options.strict,
+            quiet=options.quiet,
+        )
     if options.quiet:
         _print(str(result.artifact))
     else:

@@ -14,7 +14,8 @@ from classifiers import LABELS, colour_folder, encoded, photo, small_classifier
 
 from keras_cls.cli import main
 
-COMMANDS = ["models", "train", "evaluate", "predict", "export", "serve", "classify", "demo"]
+COMMANDS = ["models", "train", "evaluate", "predict", "export", "compress", "serve"]
+COMMANDS += ["classify", "demo"]
 COMMAND = [sys.executable, "-m", "keras_cls"]
 
 

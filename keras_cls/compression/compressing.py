@@ -310,6 +310,7 @@ class _Search:
                 self._folder / "refined" / _slug(done),
                 seed=self._seed,
                 quiet=self._console.quiet,
+                within=self._folder,
             )
         return found
 

@@ -83,6 +83,7 @@ def refine(
     *,
     seed: int = 0,
     quiet: bool = False,
+    within: Path | None = None,
 ) -> Classifier:
     """The classifier, trained on under a technique; the one given stays as it is.
 
@@ -97,6 +98,7 @@ def refine(
         directory: the run's folder.
         seed: what the order of images and their variations are drawn from.
         quiet: show no progress.
+        within: the folder that a message tells to go on with; None for ``directory``.
 
     Raises:
         TrainingStoppedError: a signal asked for a stop; all is saved.
@@ -116,7 +118,9 @@ def refine(
             if folder.read_state().checkpoint is not None:
                 folder.check_data(resolved)
             folder.write_settings({"request": request, "resolved": resolved})
-            return _trained(classifier, images, refinement, folder, seed, quiet)
+            return _trained(
+                classifier, images, refinement, folder, seed, quiet, within or directory
+            )
 
 
 def _trained(
@@ -126,6 +130,7 @@ def _trained(
     folder: RunFolder,
     seed: int,
     quiet: bool,
+    within: Path,
 ) -> Classifier:
     state = folder.read_state()
     rule = classifier.preprocessing
@@ -147,7 +152,7 @@ def _trained(
     broken = BrokenImages()
     console = Console(quiet=quiet, stderr=True, soft_wrap=True)
     with ExitStack() as open_ones:
-        open_ones.enter_context(training_errors_named(folder.path, state, plan.batch_size, images))
+        open_ones.enter_context(training_errors_named(within, state, plan.batch_size, images))
         progress = TrainingProgress(
             console, plan.epochs, plan.steps, lambda: trainee.learning_rate, refined.multi_label
         )

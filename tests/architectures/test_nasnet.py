@@ -90,7 +90,7 @@ def compare(name: str, application, size: tuple[int, int], reduction: Cell) -> N
 @pytest.mark.parametrize(
     ("name", "application", "size"),
     [
-        (*MOBILE, (75, 96)),
+        pytest.param(*MOBILE, (75, 96), marks=pytest.mark.slow),
         pytest.param(*MOBILE, (224, 224), marks=pytest.mark.slow),
         pytest.param(*LARGE, (96, 75), marks=pytest.mark.slow),
         pytest.param(*LARGE, (331, 331), marks=pytest.mark.slow),

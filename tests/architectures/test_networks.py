@@ -20,7 +20,7 @@ DEFAULT = [name for name in NETWORKS if PUBLISHED[name].default]
 # Building the largest ones takes seconds each.
 COUNTED = [
     pytest.param(n, marks=pytest.mark.slow)
-    if model_spec(n).multiply_adds > 7e9 and n not in DEFAULT
+    if model_spec(n).multiply_adds > 4e9 and n not in DEFAULT
     else n
     for n in NETWORKS
 ]

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 import keras_cls
+from benchmarks.real_images import read_cifar
 from benchmarks.time_to_accuracy import (
     Run,
     minutes_to,
-    read_cifar,
     set_to_checkpoint,
     six_view_logits,
     six_views,

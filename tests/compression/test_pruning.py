@@ -66,7 +66,22 @@ def test_each_kernel_has_the_share_of_zeros(
         np.testing.assert_array_equal(kernel, (twins.kernel if twin is None else twin).numpy())
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar10"])
+def test_layers_may_have_a_share_of_their_own() -> None:
+    model, _ = pruned("lenet5", Pruning(0.5, by_layer={"C3": 0.9, "F6": 0}))
+    found = {name: np.mean(kernel == 0) for name, kernel in kernels(model).items()}
+    assert found.pop("C3") == pytest.approx(0.9, abs=0.01)
+    assert found.pop("F6") == 0
+    assert all(share == pytest.approx(0.5, abs=0.01) for share in found.values())
+
+
+def test_a_layer_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"by_layer names \['conv9'\], which it does not have"):
+        prunable(twin_of(drawn("lenet5")[0]), Pruning(by_layer={"conv9": 0.9}))
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet5", pytest.param("resnet20_cifar10", marks=pytest.mark.slow)]
+)
 def test_two_of_four_input_channels_are_zero(name: str) -> None:
     model, _ = pruned(name, Pruning(two_of_four=True), steps=2)
     found = kernels(model)
@@ -94,7 +109,7 @@ def test_frozen_layers_and_depthwise_kernels_stay() -> None:
 
 
 def test_the_schedule_ends_where_it_should() -> None:
-    schedule = _Schedule(Pruning(0.8, PolynomialDecay(7, begin_step=2, frequency=3)))
+    schedule = _Schedule(Pruning(0.8, PolynomialDecay(7, begin_step=2, frequency=3)), 0.8)
     due, shares = zip(*(schedule(step) for step in range(1, 12)), strict=True)
     assert [int(step) for step in np.flatnonzero(due)] == [2, 5, 7]
     assert float(shares[2]) == 0

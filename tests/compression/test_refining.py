@@ -81,7 +81,13 @@ def test_zeros_and_clusters_outlast_all_that_follows(classifier, images, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "technique", [PRUNING, Clustering(8), Quantization()], ids=["prune", "cluster", "quantize"]
+    "technique",
+    [
+        PRUNING,
+        pytest.param(Clustering(8), marks=pytest.mark.slow),
+        pytest.param(Quantization(), marks=pytest.mark.slow),
+    ],
+    ids=["prune", "cluster", "quantize"],
 )
 def test_a_killed_run_goes_on_and_ends_alike(
     classifier, images, tmp_path, monkeypatch, technique

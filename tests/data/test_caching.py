@@ -87,7 +87,7 @@ def test_files_are_read_once(tmp_path) -> None:
     np.testing.assert_array_equal(next(iter(again))[0], first)
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("orientation", [pytest.param(1, marks=pytest.mark.slow), 6])
 @pytest.mark.parametrize(
     "augmentation",
     [

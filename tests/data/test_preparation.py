@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from choosing import slow_but
 from image_files import encoded, exif_block, photo, segment
 from PIL import Image
 
@@ -89,7 +90,7 @@ def small(tmp_path_factory) -> list[Path]:
     return files
 
 
-@pytest.mark.parametrize("name", BATCHWISE)
+@pytest.mark.parametrize("name", slow_but("all", BATCHWISE))
 def test_all_at_once_is_one_by_one(small, name: str) -> None:
     rule, augmentation = RULES["as they are"], BATCHWISE[name]
     held = stream_of(small, (12, 16, 3))
@@ -104,7 +105,7 @@ def test_all_at_once_is_one_by_one(small, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", slow_but("grey", RULES))
 def test_all_at_once_follows_every_rule(small, name: str) -> None:
     augmentation = Augmentation(shift=2, flip=True)
     held = stream_of(small, (12, 16, 3))
@@ -166,8 +167,8 @@ def large(tmp_path_factory) -> list[Path]:
 @pytest.mark.parametrize(
     ("interpolation", "augmentation"),
     [
-        ("bilinear", Augmentation()),
-        ("lanczos", Augmentation(shift=9, flip=True)),
+        pytest.param("bilinear", Augmentation(), marks=pytest.mark.slow),
+        pytest.param("lanczos", Augmentation(shift=9, flip=True), marks=pytest.mark.slow),
         ("bicubic", Augmentation(random_crop=(0.05, 0.5), flip=True)),
     ],
 )
@@ -196,7 +197,10 @@ def differences(source: ScannedImages, rule, augmentation, firsts) -> np.ndarray
 
 @pytest.mark.parametrize(
     "augmentation",
-    [Augmentation(random_crop=(0.3, 1.0), flip=True), Augmentation(scale_jitter=(1.0, 1.3))],
+    [
+        Augmentation(random_crop=(0.3, 1.0), flip=True),
+        pytest.param(Augmentation(scale_jitter=(1.0, 1.3)), marks=pytest.mark.slow),
+    ],
 )
 def test_a_reduced_part_is_close_to_what_the_whole_gives(large, augmentation) -> None:
     rule = Preprocessing(size=48, mean=0, std=1 / 255)

@@ -31,7 +31,7 @@ FAMILIES = [
     ("airbench94_cifar10", 32),
 ]
 
-QUICK = {"inception_v3", "resnet18", "resnet50_v2", "se_bn_inception"}
+QUICK = {"resnet18", "se_bn_inception"}
 
 
 def smooth(count: int, height: int, width: int) -> np.ndarray:

@@ -28,7 +28,7 @@ A_NETWORK_A_FAMILY = {
     "nasnet_mobile": 64,
     "airbench94_cifar10": 32,
 }
-QUICK = {"lenet5", "nin_cifar10", "googlenet", "resnet18", "resnet20_cifar10", "airbench94_cifar10"}
+QUICK = {"lenet5", "nin_cifar10", "googlenet", "resnet20_cifar10", "airbench94_cifar10"}
 
 
 @pytest.fixture(autouse=True)

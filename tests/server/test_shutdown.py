@@ -22,7 +22,9 @@ def wait_request(seconds):
     return request_for("wait", seconds=np.float64([seconds]))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_drains_the_server(base_path, number):
     with server_process(base_path) as server, ThreadPoolExecutor(2) as pool:
         stubs = stubs_for(server.address)

@@ -140,6 +140,7 @@ def test_two_workers_equal_one_process(workers, tmp_path, undisturbed):
     assert difference(ends[0], undisturbed) < 1e-5
 
 
+@pytest.mark.slow
 def test_workers_talk_and_notice_that_they_disagree(workers, tmp_path):
     addresses = free_addresses(2)
     both = [workers.start(["talk", tmp_path], addresses, index) for index in (0, 1)]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from choosing import slow_but
 from classifiers import LABELS, colour_folder, encoded, photo
 from runs import QUICK, digits, same_weights, stop_after, weights_of
 
@@ -146,7 +147,9 @@ def test_dropout_draws_the_same_after_a_stop(tmp_path, monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", ["rename a class", "add a class", "add an image"])
+@pytest.mark.parametrize(
+    "change", slow_but("rename a class", ["rename a class", "add a class", "add an image"])
+)
 def test_data_that_changed_meanwhile_is_refused(tmp_path, monkeypatch, change):
     photos = colour_folder(tmp_path / "photos")
     arguments = {"run_dir": tmp_path / "run", "validation": 0.5, **QUICK}

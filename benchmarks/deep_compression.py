@@ -1,0 +1,203 @@
+"""How small networks become, beside the figures of Deep Compression (arXiv:1510.00149).
+
+``python -m benchmarks deep_compression``: LeNet-5 as Caffe has it, on MNIST, pruned to the shares
+of the paper's Table 3; ``alexnet`` at 67 pixels and ``resnet56_cifar10`` on CIFAR-10. Each is
+pruned, its kernels then made of 32 values, trained for int8 where that helps, exported in int8, and
+packed by a standard compressor (xz). The ratio is that of the weights in float32, as in the paper,
+to the packed file that loads and serves: everything in it counts, the graph and the preprocessing
+too. All that is trained stays in ``.bench/deep_compression``; a second call goes on there.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.real_images import Arrays, data_folder, read_cifar, read_mnist
+from benchmarks.tables import ROOT, markdown_table, write_between
+
+FOLDER = ROOT / ".bench/deep_compression"
+CLUSTERS = 32
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network, its images, and how it is made small.
+
+    Attributes:
+        name: of the row.
+        paper: the paper's ratio, where it has this network.
+        read: gives the images.
+        start: images, folder -> the trained classifier.
+        sparsity: of all kernels but those ``by_layer``.
+        by_layer: the sparsity of some.
+        epochs: of pruning, of clustering, of training for int8 (0: not trained for it).
+    """
+
+    name: str
+    paper: str
+    read: Callable[[], Arrays]
+    start: Callable[[Arrays, Path], Any]
+    sparsity: float
+    by_layer: dict[str, float]
+    epochs: tuple[int, int, int]
+
+
+def _caffe_lenet() -> Any:
+    """LeNet-5 as Caffe's example and the paper have it: 431,080 parameters."""
+    import keras
+
+    layers = keras.layers
+    inputs = x = keras.Input((28, 28, 1), name="images")
+    x = layers.Conv2D(20, 5, name="conv1")(x)
+    x = layers.MaxPooling2D(2, name="pool1")(x)
+    x = layers.Conv2D(50, 5, name="conv2")(x)
+    x = layers.MaxPooling2D(2, name="pool2")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(500, activation="relu", name="ip1")(x)
+    return keras.Model(inputs, layers.Dense(10, name="ip2")(x), name="caffe_lenet5")
+
+
+def _trained_lenet(images: Arrays, folder: Path) -> Any:
+    import keras
+
+    import keras_cls
+
+    keras.utils.set_random_seed(0)
+    rule = keras_cls.Preprocessing(
+        size=(28, 28), color_mode="grayscale", mean=(0.1307,), std=(0.3081,)
+    )
+    fresh = keras_cls.Classifier(_caffe_lenet(), [str(digit) for digit in range(10)], rule)
+    return keras_cls.train(
+        fresh,
+        _part(images, "train"),
+        validation=_part(images, "test"),
+        recipe="small_gray",
+        epochs=12,
+        batch_size=BATCH,
+        run_dir=folder,
+    ).classifier
+
+
+def _resnet56(images: Arrays, folder: Path) -> Any:
+    import keras_cls
+
+    weights = data_folder("weights") / "cifar10_resnet56.npz"
+    model = keras_cls.create_model("resnet56_cifar10", weights=weights)
+    return keras_cls.Classifier(model, _cifar_classes())
+
+
+def _trained_alexnet(images: Arrays, folder: Path) -> Any:
+    import keras_cls
+
+    return keras_cls.train(
+        "alexnet",
+        _part(images, "train"),
+        validation=_part(images, "test"),
+        labels=_cifar_classes(),
+        input_shape=(67, 67, 3),
+        recipe="small_images",
+        epochs=20,
+        batch_size=BATCH,
+        run_dir=folder,
+    ).classifier
+
+
+def _cifar_classes() -> list[str]:
+    return (data_folder("cifar10") / "classes.txt").read_text().split()
+
+
+def _cifar() -> Arrays:
+    return read_cifar(data_folder("cifar10"))
+
+
+ROWS = {
+    "lenet5": Row(
+        "LeNet-5 (Caffe), MNIST",
+        "39",
+        lambda: read_mnist(data_folder("mnist")),
+        _trained_lenet,
+        0.92,
+        {"conv1": 0.34, "conv2": 0.88, "ip1": 0.92, "ip2": 0.81},
+        (10, 4, 0),
+    ),
+    "resnet56": Row("resnet56_cifar10", "", _cifar, _resnet56, 0.8, {"conv1": 0.3}, (6, 2, 1)),
+    "alexnet": Row(
+        "alexnet at 67 px, CIFAR-10",
+        "35 (on ImageNet)",
+        _cifar,
+        _trained_alexnet,
+        0.91,
+        {"conv1": 0.16, "conv2": 0.62, "conv3": 0.65, "conv4": 0.63, "conv5": 0.63, "fc8": 0.75},
+        (4, 1, 0),
+    ),
+}
+
+
+def main() -> None:
+    header = ["network", "accuracy", "then", "weights", "int8 file", "packed", "ratio", "paper"]
+    # BENCH_ROWS=lenet5,resnet56 leaves the others out.
+    names = os.environ.get("BENCH_ROWS", ",".join(ROWS)).split(",")
+    rows = [_cells(ROWS[name], FOLDER / name) for name in names]
+    table = markdown_table(header, rows, "|".join(header[1:]))
+    write_between("docs/compression.md", "deep compression", table)
+
+
+def _cells(row: Row, folder: Path) -> list[str]:
+    """Train, compress, export and measure; or what of it is still to do."""
+    import keras_cls
+    from keras_cls.compression import Clustering, PolynomialDecay, Pruning, Quantization
+    from keras_cls.compression.measuring import accuracy_of_version, sizes_of_version
+    from keras_cls.compression.refining import Refinement, refine
+    from keras_cls.data.opening import open_training_data
+    from keras_cls.data.pipeline import steps_per_epoch
+
+    images = row.read()
+    classifier = row.start(images, folder / "trained")
+    data = open_training_data(
+        _part(images, "train"),
+        _part(images, "test"),
+        labels=list(classifier.labels),
+        cache=folder / "cache",
+        seed=0,
+    )
+    pruning, clustering, aware = row.epochs
+    steps = steps_per_epoch(data.train, BATCH)
+    schedule = PolynomialDecay(end_step=pruning * steps // 2, frequency=max(1, steps // 10))
+    plan = [
+        Refinement(Pruning(row.sparsity, schedule, by_layer=row.by_layer), pruning, BATCH),
+        Refinement(Clustering(CLUSTERS, preserve_sparsity=True), clustering, BATCH),
+    ]
+    if aware:
+        plan.append(Refinement(Quantization(True, True), aware, BATCH))
+    small = classifier
+    for number, refinement in enumerate(plan):
+        small = refine(small, data, refinement, folder / f"refined-{number}")
+    before = keras_cls.evaluate(classifier, _part(images, "test"), quiet=True).top1
+    weights = 4 * sum(int(np.prod(each.shape)) for each in classifier.model.weights)
+    made = folder / "models/int8"
+    version = made / "1"
+    if not version.is_dir():
+        chosen = np.linspace(0, len(images["train_images"]) - 1, 256).astype(int)
+        calibration = list(images["train_images"][chosen])
+        version = keras_cls.export(small, made, precision="int8", calibration=calibration)
+    size, packed = sizes_of_version(version)
+    after = accuracy_of_version(version, data.validation, classifier.preprocessing)
+    return [
+        row.name,
+        f"{before:.2%}",
+        f"{after:.2%}",
+        f"{weights / 1e3:,.0f} kB",
+        f"{size / 1e3:,.0f} kB",
+        f"{packed / 1e3:,.0f} kB",
+        f"{weights / packed:.1f}",
+        row.paper,
+    ]
+
+
+def _part(images: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
+    return images[f"{part}_images"], images[f"{part}_labels"]

@@ -1,0 +1,48 @@
+"""The public images beside the repository (../shared/data, or KERAS_CLS_DATA)."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.tables import ROOT
+
+Arrays = dict[str, np.ndarray]
+"""``train_images``, ``train_labels``, ``test_images``, ``test_labels``."""
+
+
+def data_folder(name: str) -> Path:
+    """The folder of that data; ends the program where there is none."""
+    folder = Path(os.environ.get("KERAS_CLS_DATA", ROOT.parent / "shared/data")) / name
+    if not folder.is_dir():
+        raise SystemExit(f"{folder}: there is no such data; KERAS_CLS_DATA names the folder above")
+    return folder
+
+
+def read_cifar(folder: Path) -> Arrays:
+    """Its sheets of 32-pixel tiles, row by row, and the labels beside them."""
+    from PIL import Image
+
+    found: dict[str, list[np.ndarray]] = {}
+    for file in sorted(folder.glob("*.webp")):
+        part = "train" if file.stem.startswith("train") else "test"
+        sheet = np.asarray(Image.open(file).convert("RGB"))
+        rows, columns = sheet.shape[0] // 32, sheet.shape[1] // 32
+        tiles = sheet.reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        (labels,) = map(np.load, file.parent.glob(f"{file.stem}*.npy"))
+        found.setdefault(f"{part}_images", []).append(tiles[: len(labels)])
+        found.setdefault(f"{part}_labels", []).append(labels.astype("int64"))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def read_mnist(folder: Path) -> Arrays:
+    """Its idx files: images uint8 [N, 28, 28], labels int64."""
+    found = {}
+    for part, name in (("train", "train"), ("test", "t10k")):
+        images = gzip.decompress((folder / f"{name}-images-idx3-ubyte.gz").read_bytes())
+        labels = gzip.decompress((folder / f"{name}-labels-idx1-ubyte.gz").read_bytes())
+        pixels = np.frombuffer(images, np.uint8, offset=16)
+        found[f"{part}_images"] = pixels.reshape(-1, 28, 28)
+        found[f"{part}_labels"] = np.frombuffer(labels, np.uint8, offset=8).astype("int64")
+    return found
