@@ -38,7 +38,7 @@ PEERS = (
     "tf2onnx==1.17.0",
     "ai-edge-litert==2.3.0",
 )
-TORCH = ("torch==2.13.0", "torchvision==0.29.2")
+TORCH = ("torch==2.15.0", "torchvision==0.29.2")
 _BASE = "Keras 3, SavedModel float32"
 OURS = {
     _BASE: "keras",
