@@ -35,6 +35,7 @@ PEERS = (
     "nncf",
     "onnx==1.23.2",
     "onnxruntime==1.31.1",
+    "sympy",
     "tf2onnx==1.17.0",
     "ai-edge-litert==2.3.0",
 )

@@ -21,12 +21,14 @@ class Measured:
         size: bytes of the files that a server loads.
         compressed_size: bytes of the same, packed as .tar.xz.
         latency: milliseconds for one image, the median on this machine; None before it is measured.
+        in_bytes: the share of multiply-adds that the written graph computes in bytes.
     """
 
     accuracy: float
     size: int
     compressed_size: int
     latency: float | None = None
+    in_bytes: float = 0.0
 
 
 @dataclass(frozen=True)

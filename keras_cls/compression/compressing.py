@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 
 from keras_cls.classifier import Classifier, load
@@ -27,6 +28,7 @@ from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.exporting import export
 from keras_cls.exporting.calibration_images import MOST_IMAGES, PreparedImages, prepared_pixels
 from keras_cls.exporting.networks import PRECISIONS, Precision
+from keras_cls.exporting.publishing import CARD_FILE
 from keras_cls.files import read_json, remove_leftovers, sole_owner, write_json
 from keras_cls.training.run_folder import RunFolder, default_run_folder
 
@@ -277,13 +279,16 @@ class _Search:
         try:
             version = self._version(rung)
         except (ExportError, TrainingDivergedError) as error:
+            if isinstance(error.__cause__, OSError | tf.errors.OpError):
+                raise  # A full disk says nothing about the rung.
             return {"problem": str(error)}
         size, compressed = sizes_of_version(version)
+        share = read_json(version / CARD_FILE)["export"].get("quantized_share", 0.0)
         rule = self._classifier.preprocessing
         accuracy = accuracy_of_version(version, self._images.validation, rule)
         return {
             "version": version.relative_to(self._folder).as_posix(),
-            "measured": asdict(Measured(accuracy, size, compressed)),
+            "measured": asdict(Measured(accuracy, size, compressed, in_bytes=share)),
         }
 
     def _version(self, rung: Rung) -> Path:

@@ -1,6 +1,8 @@
 """compress(): the ladder, the budget, the report, resume; and the command."""
 
+import errno
 import json
+import os
 import re
 
 import numpy as np
@@ -16,6 +18,7 @@ from keras_cls.compression.compressing import RESULTS_FILE
 from keras_cls.data.opening import open_evaluation_data
 from keras_cls.data.pipeline import input_pixels
 from keras_cls.errors import ConfigError, ExportError
+from keras_cls.exporting.saved_model import SavedModel
 from keras_cls.exporting.verification import SessionModel
 
 LADDER = {"precision": ("float32", "int8"), "sparsity": 0.8, "clusters": 16}
@@ -165,6 +168,22 @@ def test_what_cannot_be_made_is_said_and_the_rest_goes_on(tmp_path, monkeypatch)
         keras_cls.compress(
             classifier, data, precision="int8", run_dir=tmp_path / "b", epochs=0, quiet=True
         )
+
+
+def test_a_full_disk_is_not_held_against_a_candidate(tmp_path, monkeypatch) -> None:
+    classifier = small_classifier(size=(16, 16))
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3)).astype(np.uint8)
+    data = (images, np.array(classifier.labels)[np.arange(60) % 3])
+    arguments = {"precision": "float32", "epochs": 0, "run_dir": tmp_path / "run", "quiet": True}
+
+    def full(self, folder, *arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SavedModel, "write", full)
+        with pytest.raises(ExportError, match="cannot be written: No space left"):
+            keras_cls.compress(classifier, data, **arguments)
+    assert keras_cls.compress(classifier, data, **arguments).best.problem is None
 
 
 @pytest.mark.parametrize(
