@@ -12,7 +12,6 @@ momentum and the weight decay of the ResNet paper.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from benchmarks.peers import environment
 from benchmarks.tables import ROOT, markdown_table, write_between
 
@@ -85,7 +85,7 @@ def main() -> None:
         rows += _table_rows(name, work, {r: statistics.median(t) for r, t in times.items()})
     header = ["step", "how", "ms", f"against {_BASE}", f"against {_BEST_OF_TORCH}"]
     table = markdown_table(header, rows, "|".join(header[2:]))
-    note = f"\nMeasured on {_machine()}, {THREADS} threads, {', '.join(sorted(versions))}; medians "
+    note = f"\nMeasured on {machine()}, {THREADS} threads, {', '.join(sorted(versions))}; medians "
     note += f"of {ROUNDS} turns. Larger is faster."
     write_between("docs/speed.md", "training", table + "\n" + note)
 
@@ -100,15 +100,6 @@ def _table_rows(name: str, work: Work, times: dict[str, float]) -> list[list[str
     for row in rows:
         print(" | ".join(row), flush=True)
     return rows
-
-
-def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
-    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
-    model = fields.get("model name", platform.machine())
-    halves = " with bfloat16" if "avx512_bf16" in fields.get("flags", "") else ""
-    family = f", family {fields['cpu family']} model {fields['model']}" if "model" in fields else ""
-    return f"{os.cpu_count()} cores of {model}{family}{halves}, no GPU"
 
 
 class _Row:
@@ -266,7 +257,7 @@ def epochs() -> None:
         print(" | ".join(rows[-1]), flush=True)
     header = ["network", "input", "images/s, step alone", "images/s, with the input", "share"]
     table = markdown_table(header, rows, "|".join(header[2:]))
-    note = f"\nMeasured on {_machine()}, {THREADS} threads, bfloat16; medians of {EPOCH_TURNS} "
+    note = f"\nMeasured on {machine()}, {THREADS} threads, bfloat16; medians of {EPOCH_TURNS} "
     note += "epochs, in turns."
     write_between("docs/speed.md", "epochs", table + "\n" + note)
 

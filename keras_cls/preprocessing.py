@@ -43,6 +43,8 @@ KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"
 _REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0, "box": 0.5}
 _NEVER_NEGATIVE = ("bilinear", "box")
 _LUMA = (0.299, 0.587, 0.114)
+SMALL_PIXELS = 70 * 70
+"""Up to here, before and after, :func:`resample_small` is faster than :func:`resample`."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +220,43 @@ def resample(
     upright = _resample_rows(images, rule, size[0], scale[0], offset[0])
     on_its_side = tf.transpose(upright, [0, 2, 1, 3])
     out = _resample_rows(on_its_side, rule, size[1], scale[1], offset[1])
-    out = tf.minimum(tf.transpose(out, [0, 2, 1, 3]), 255.0)
-    if rule.interpolation not in _NEVER_NEGATIVE:
-        out = tf.maximum(out, 0.0)
+    out = _within_scale(tf.transpose(out, [0, 2, 1, 3]), rule)
     return tf.ensure_shape(out, (None, *size, images.shape[-1]))
+
+
+def resample_small(images: "tf.Tensor", rule: Preprocessing) -> "tf.Tensor":
+    """Steps 1 to 4 for small images of one size: as :func:`resample`, by matrices.
+
+    A resampled row is a weighted sum of rows: a product with a matrix, for all images at once,
+    which for small ones takes a fifth of the time of the operation made for it.
+
+    Args:
+        images: uint8 ``[n, h, w, rule.image_channels]``.
+        rule: what to do.
+
+    Returns:
+        float32 ``[n, H, W, rule.image_channels]`` on the 0..255 scale.
+    """
+    import tensorflow as tf
+
+    scale, offset = placement(images[0], rule)
+    channels = images.shape[-1]
+    shape = tf.shape(images)
+    count, height, width = shape[0], shape[1], shape[2]
+
+    def weights(axis: int, length: "tf.Tensor") -> "tf.Tensor":
+        """What each of ``length`` rows adds to each new one: [new, length]."""
+        each = tf.eye(length)[None, :, :, None]
+        made = _resample_rows(each, rule, rule.size[axis], scale[axis], offset[axis])
+        return tf.reshape(made, [rule.size[axis], length])
+
+    rows = tf.reshape(tf.cast(images, tf.float32), [count, height, width * channels])
+    upright = tf.matmul(weights(0, height)[None], rows)
+    # Columns, each channel from its own: as one matrix of [w * c, W * c].
+    apart = tf.transpose(weights(1, width))[:, None, :, None] * tf.eye(channels)[None, :, None, :]
+    matrix = tf.reshape(apart, [width * channels, rule.size[1] * channels])
+    out = tf.matmul(tf.reshape(upright, [count * rule.size[0], width * channels]), matrix)
+    return _within_scale(tf.reshape(out, [count, *rule.size, channels]), rule)
 
 
 def reach(rule: Preprocessing, scale: "tf.Tensor") -> "tf.Tensor":
@@ -229,6 +264,13 @@ def reach(rule: Preprocessing, scale: "tf.Tensor") -> "tf.Tensor":
     import tensorflow as tf
 
     return _REACH[rule.interpolation] / tf.minimum(scale, 1.0)
+
+
+def _within_scale(images: "tf.Tensor", rule: Preprocessing) -> "tf.Tensor":
+    import tensorflow as tf
+
+    images = tf.minimum(images, 255.0)
+    return images if rule.interpolation in _NEVER_NEGATIVE else tf.maximum(images, 0.0)
 
 
 def _resample_rows(

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keras_cls.errors import ConfigError
-from keras_cls.preprocessing import Preprocessing, normalize, resize_and_crop, transform
+from keras_cls.preprocessing import (
+    Preprocessing,
+    normalize,
+    resample_small,
+    resize_and_crop,
+    transform,
+)
 
 GOLDEN = json.loads(reference.GOLDEN.read_text(encoding="utf-8"))
 
@@ -66,6 +72,17 @@ def test_agrees_with_the_reference_on_any_sizes(height, width, rule, seed):
     out = resize_and_crop(tf.constant(image), rule).numpy()
     expected = reference.resize_and_crop(image, rule.to_dict())
     assert abs(out - expected).max() <= reference.BOUND
+
+
+@given(st.integers(1, 70), st.integers(1, 70), rules(), st.sampled_from([3, 4]))
+@settings(max_examples=60, deadline=None)
+def test_small_images_together_are_as_each_alone(height, width, rule, channels):
+    rule = rule.adapted_to((*rule.size, channels))
+    shape = (3, height, width, channels)
+    images = tf.constant(np.random.default_rng(height).integers(0, 256, shape, np.uint8))
+    together = resample_small(images, rule)
+    alone = [resize_and_crop(image, rule) for image in images]
+    np.testing.assert_allclose(together, alone, atol=1e-3)
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 12), st.integers(1, 12))

@@ -122,6 +122,10 @@ class Geometry(NamedTuple):
     corner: tf.Tensor
     mirrored: tf.Tensor
 
+    def of(self, image: int) -> "Geometry":
+        """One image's, without the first axis."""
+        return Geometry(*(numbers[image] for numbers in self))
+
 
 def augment(
     image: tf.Tensor,
@@ -145,7 +149,7 @@ def augment(
         float32 ``[H, W, rule.image_channels]`` on the 0..255 scale, not normalized yet.
     """
     draws = Draws(seed, tf.convert_to_tensor(place, tf.int64), 1, seen)
-    geometry = draw_geometry(augmentation, draws)
+    geometry = draw_geometry(augmentation, draws).of(0)
     view = view_of(tf.shape(image)[:2], rule, augmentation, geometry)
     canvas = on_canvas(image, rule, augmentation, view)
     return vary_canvas(canvas, rule, augmentation, geometry, draws)
@@ -201,7 +205,7 @@ def view_of(
     size: tf.Tensor, rule: Preprocessing, augmentation: Augmentation, geometry: Geometry
 ) -> View:
     """The view of one image of that size, int [2], height first."""
-    part = geometry.part[0]
+    part = geometry.part
     if augmentation.random_crop is not None:
         view = _random_crop(size, rule, augmentation.random_crop, augmentation.aspect, part)
     elif augmentation.scale_jitter is not None:
@@ -229,10 +233,10 @@ def vary_canvas(
     out = canvas
     if augmentation.shift:
         for axis, side in enumerate(rule.size):
-            pixels = _within(tf.range(side) + geometry.corner[0, axis], canvas.shape[axis])
+            pixels = _within(tf.range(side) + geometry.corner[axis], canvas.shape[axis])
             out = tf.gather(out, pixels, axis=axis)
     if augmentation.mirrors:
-        out = tf.cond(geometry.mirrored[0], lambda: tf.reverse(out, [1]), lambda: out)
+        out = tf.cond(geometry.mirrored, lambda: tf.reverse(out, [1]), lambda: out)
     out = tf.ensure_shape(out, (*rule.size, rule.image_channels))
     if augmentation.rand_augment is not None:
         seed = draws.seeds(Purpose.OPERATIONS)[0]

@@ -1,5 +1,6 @@
 """Images in memory, decoded once."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def decoded_if_they_fit(
         tf.debugging.assert_equal(tf.shape(image)[:2], size)
         return tf.reshape(image, [-1])
 
-    names = [str(file) for file in files]
+    names = [os.fsencode(file) for file in files]
     parts = (
         tf.data.Dataset.from_tensor_slices((names, sizes.astype(np.int32)))
         .map(values, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

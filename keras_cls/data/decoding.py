@@ -5,16 +5,23 @@ Gives the pixels that keras_cls.images gives for the formats that
 TensorFlow cannot decode raises ``tf.errors.InvalidArgumentError`` when the graph runs.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_cls.preprocessing import SMALL_PIXELS
+
 # An EXIF block stands near the front and has at most 64 KiB; the walk looks no further than this.
 _HEADER_BYTES = 1 << 18
 _JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_EXIF = r"Exif\x00\x00"
 _DCT = "INTEGER_ACCURATE"  # that libjpeg, hence Pillow, uses by default
 _REDUCTIONS = (1, 2, 4, 8)
 _FEW = 8
+# Larger files are not of small images, and take so long that going one by one costs nothing.
+_SMALL_BYTES = 1 << 16
 
 
 def decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
@@ -28,7 +35,7 @@ def decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
         uint8 ``[height, width, channels]``.
     """
     jpeg = is_jpeg(data)
-    is_png = _starts_with(data, b"\x89PNG\r\n\x1a\n")
+    is_png = _starts_with(data, _PNG)
     is_gif = _starts_with(data, b"GIF8")
     is_bmp = _starts_with(data, b"BM")
     known = tf.debugging.Assert(
@@ -49,6 +56,58 @@ def decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
             exclusive=False,
         )
     return tf.ensure_shape(image, [None, None, channels])
+
+
+def decode_small_alike(batch: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode small images of one size, as one array, if that is what they all are.
+
+    For a small image the operations around the decoder take ten times as long as the decoder; what
+    becomes of a whole batch needs them once. Taken are JPEGs without EXIF and PNGs without
+    transparency, which come out as from :func:`decode_image`, to the bit.
+
+    Args:
+        batch: string ``[N]`` with N >= 1, encoded images.
+        channels: 3 or 4, as for :func:`decode_image`.
+
+    Returns:
+        Whether all of them are such images, of one size and at most ``SMALL_PIXELS``: bool scalar.
+        And where they are, uint8 ``[N, height, width, channels]``.
+    """
+
+    def plain() -> tuple[tf.Tensor, tf.Tensor]:
+        jpeg = is_jpeg(batch)
+        png = _starts_with(batch, _PNG)
+        plain_jpeg = jpeg & ~_holds(batch, _EXIF)
+        return jpeg, tf.reduce_all(plain_jpeg | (png & ~png_has_alpha(batch)))
+
+    small = tf.reduce_max(tf.strings.length(batch)) <= _SMALL_BYTES
+    jpeg, known = tf.cond(small, plain, lambda: (tf.fill(tf.shape(batch), False), False))
+    size = tf.cond(
+        known,
+        lambda: tf.cond(jpeg[0], lambda: _jpeg_size(batch[0]), lambda: _png_size(batch[0])),
+        lambda: tf.zeros([2], tf.int32),
+    )
+    rows, columns = size[0], size[1]
+    known &= (rows > 0) & (columns > 0) & (rows <= SMALL_PIXELS // tf.maximum(columns, 1))
+    # What a header says is not believed beyond that: the blank is made before anything is decoded.
+    rows, columns = tf.where(known, rows, 0), tf.where(known, columns, 0)
+    blank = tf.zeros([rows, columns, 3], tf.uint8)
+
+    def decoded(image: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        data, jpeg = image
+        pixels = tf.cond(
+            jpeg, lambda: _plain_jpeg(data), lambda: tf.io.decode_png(data, channels=3)
+        )
+        same = tf.reduce_all(tf.shape(pixels)[:2] == size)
+        return tf.cond(same, lambda: pixels, lambda: blank), same
+
+    def together() -> tuple[tf.Tensor, tf.Tensor]:
+        signature = (tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.bool))
+        pixels, same = tf.map_fn(decoded, (batch, jpeg), fn_output_signature=signature)
+        return tf.reduce_all(same), pixels
+
+    alike, pixels = tf.cond(known, together, lambda: (False, blank[None]))
+    return alike, with_channels(pixels, channels)
 
 
 def with_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
@@ -80,10 +139,18 @@ def exif_orientation(data: tf.Tensor) -> tf.Tensor:
     header = tf.strings.substr(data, 0, _HEADER_BYTES)
     # One scan of the header spares most files the walk from marker to marker.
     return tf.cond(
-        _holds(header, r"Exif\x00\x00"),
-        lambda: _walk_to_orientation(tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32)),
+        _holds(header, _EXIF),
+        folded(lambda: _walk_to_orientation(tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32))),
         lambda: tf.constant(1),
     )
+
+
+def folded(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    """A branch of a condition that is seldom taken, and costs nothing where it is not.
+
+    Others are unfolded into the graph around them, which passes by each of their operations.
+    """
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
 
 
 class JpegHeader(NamedTuple):
@@ -118,13 +185,13 @@ class JpegPart(NamedTuple):
 
 
 def is_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Whether encoded bytes begin as a JPEG does; bool scalar."""
+    """Whether encoded bytes begin as a JPEG does; bool of the data's shape."""
     return _starts_with(data, _JPEG)
 
 
 def jpeg_header(data: tf.Tensor) -> JpegHeader:
     """Size and orientation of a JPEG, without decoding it."""
-    return JpegHeader(tf.io.extract_jpeg_shape(data)[:2], exif_orientation(data))
+    return JpegHeader(_jpeg_size(data), exif_orientation(data))
 
 
 def decode_jpeg_part(
@@ -204,8 +271,26 @@ class _Turn(NamedTuple):
 
 
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_jpeg(data, channels=3, dct_method=_DCT)
-    return _upright(image, exif_orientation(data))
+    return _upright(_plain_jpeg(data), exif_orientation(data))
+
+
+def _plain_jpeg(data: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_jpeg(data, channels=3, dct_method=_DCT)
+
+
+def _jpeg_size(data: tf.Tensor) -> tf.Tensor:
+    """Height and width, int32 [2]."""
+    return tf.io.extract_jpeg_shape(data)[:2]
+
+
+def _png_size(data: tf.Tensor) -> tf.Tensor:
+    """Height and width as the header has them, int32 [2]; zeros where there is no header."""
+    header = tf.strings.substr(data, 0, 24)
+    whole = tf.equal(tf.strings.length(header), 24)
+    numbers = tf.where(
+        whole, tf.strings.substr(tf.strings.join([header, "\0" * 24]), 16, 8), "\0" * 8
+    )
+    return tf.ensure_shape(tf.io.decode_raw(numbers, tf.int32, little_endian=False), [2])[::-1]
 
 
 def _decode_png(data: tf.Tensor, channels: int) -> tf.Tensor:
@@ -220,7 +305,7 @@ def _decode_png(data: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def png_has_alpha(data: tf.Tensor) -> tf.Tensor:
-    """Whether a PNG may have transparent pixels; bool scalar."""
+    """Whether each PNG may have transparent pixels; bool of the data's shape."""
     # Byte 25 is the colour type: 4 and 6 have alpha; a tRNS chunk gives it to the others.
     start = tf.strings.substr(data, 0, 26)
     return tf.strings.regex_full_match(start, r"(?s)\C{25}[\x04\x06]") | _holds(data, "tRNS")
@@ -304,7 +389,7 @@ def _tiff_orientation(block: tf.Tensor) -> tf.Tensor:
 
 
 def _holds(data: tf.Tensor, pattern: str) -> tf.Tensor:
-    """Whether a pattern is somewhere in the bytes; bool scalar."""
+    """Whether a pattern is somewhere in the bytes; bool of the data's shape."""
     # To replace it is many times faster than to match all that stands around it.
     without = tf.strings.regex_replace(data, pattern, "", replace_global=False)
     return tf.strings.length(without) < tf.strings.length(data)

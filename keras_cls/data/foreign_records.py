@@ -93,7 +93,7 @@ def holds_records(path: Path) -> bool:
         if path.is_file():
             return _is_record_name(path.name)
         return bool(_named_records(path)) or any(map(_named_records, _folders(path)))
-    except OSError:  # whoever opens the folder will say why
+    except (OSError, ValueError):  # whoever opens the folder will say why
         return False
 
 

@@ -149,6 +149,7 @@ def pack(
     if not _is_whole(seed, 0, 2**63 - 1):
         raise ConfigError(f"seed: expected a whole number from 0 on, found {seed!r}")
     folder = Path(to).expanduser()
+    _require_apart(data, folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{printable(str(folder))}: a file, where a folder is to be written")
     _require_room(folder)
@@ -188,6 +189,17 @@ class _Plan:
 
     def file(self, number: int) -> str:
         return f"{self.part}-{number:05d}-of-{len(self.shards):05d}.tfrecord"
+
+
+def _require_apart(data: Any, folder: Path) -> None:
+    """Among the classes, the shards would be taken for one of them."""
+    if not isinstance(data, str | os.PathLike):
+        return
+    source = Path(data).expanduser()
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(
+            f"{printable(str(folder))}: lies in the folder of the images: give one outside of it"
+        )
 
 
 def _parts(

@@ -1,7 +1,10 @@
 """Batches for training and evaluation: tf.data operations alone, deterministic, in parallel."""
 
 import hashlib
+import socket
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +18,11 @@ from keras_cls.data.mixing import Mixing, mix
 from keras_cls.data.preparation import (
     Batch,
     Loaded,
+    Window,
     blank_of,
     indices_of,
-    loaded_or_blank,
+    loaded_together,
+    one_after_another,
     shares_of,
     varied_batches,
 )
@@ -46,6 +51,8 @@ NO_MIXING = Mixing()
 # So many batches a worker of a tf.data service makes before it asks for more work.
 _BATCHES_A_SPLIT = 16
 _SPLITS = 1 << 40  # no run is as long
+
+_PATIENCE = 30.0  # seconds, with a service that is still to be started
 
 
 @dataclass(frozen=True)
@@ -253,24 +260,31 @@ def _pixels_in_order(
 ) -> tf.data.Dataset:
     load = image_loader(source, rule)
 
-    def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Loaded:
+    def prepared(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Example:
         image, target = load(*item)
-        return Loaded(resize_and_crop(image, rule), target, tf.constant(True))
+        return resize_and_crop(image, rule), target
 
     places = items_in_order(source).shard(part.count, part.index).enumerate()
     if broken is None:
         images = places.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    else:
-        blank = blank_of(source, (*rule.size, rule.image_channels))
-        tried = loaded_or_blank(places, tf.data.Dataset.counter(), prepared, blank, rows=1)
+        return images.batch(batch_size)
+    blank = blank_of(source, (*rule.size, rule.image_channels))
 
-        def noted(of: Loaded, index: tf.Tensor) -> Loaded:
-            broken.note(tf.boolean_mask(index[None], ~of.sound[None]))
-            return of
+    def batch(indices: tf.Tensor, window: Window) -> tf.data.Dataset:
+        indices = indices[: window[0].cardinality()]
+        images = tf.data.Dataset.zip(*window)
+        found = loaded_together(images, prepared, blank, batch_size, tolerant=True)
+        return found.map(lambda found: (indices, found))
 
-        images = tf.data.Dataset.zip(tried, indices_of(places)).map(noted)
-        images = images.filter(lambda of: of.sound)
-    return images.map(lambda of: (of.image, of.target)).batch(batch_size)
+    def noted(indices: tf.Tensor, found: Loaded) -> Example:
+        every = tf.range(tf.size(indices, tf.int64))
+        lost = tf.sets.difference(every[None], found.row[None]).values
+        broken.note(tf.gather(indices, lost))
+        return found.image[:-1], found.target[:-1]
+
+    indices, windows = indices_of(places).batch(batch_size), places.window(batch_size)
+    batches = one_after_another(tf.data.Dataset.zip(indices, windows), batch)
+    return batches.map(noted).filter(lambda images, _: tf.size(images) > 0)
 
 
 def _noted(batches: tf.data.Dataset, broken: BrokenImages | None) -> tf.data.Dataset:
@@ -300,12 +314,34 @@ def _shareable(source: ImageStream) -> ImageStream:
 
 
 def _service(address: str, job: str) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    _wait_for(address)
     return tf.data.experimental.service.distribute(
         # What the range of batches gives is divided: each is made by one worker.
         tf.data.experimental.service.ShardingPolicy.DYNAMIC,
         address,
         job_name=job,
     )
+
+
+def _wait_for(service: str) -> None:
+    """TensorFlow would try for an hour, without a word.
+
+    Raises:
+        ConfigError: nobody listens at that address, nor within the next half minute.
+    """
+    host, _, port = service.rpartition("://")[2].rpartition(":")
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=5)):
+                return
+        except (OSError, ValueError) as error:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"data_service: nothing listens at {service} ({error}): start the service's "
+                    "dispatcher first, or do without"
+                ) from error
+        time.sleep(0.5)
 
 
 def _job_name(source: ImageStream, *numbers: int) -> str:

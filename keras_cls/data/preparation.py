@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from keras_cls.data.augmentation import (
     Augmentation,
+    Geometry,
     View,
     augment_batch,
     draw_geometry,
@@ -21,12 +22,13 @@ from keras_cls.data.decoding import (
     covering,
     decode_image,
     decode_jpeg_part,
+    folded,
     is_jpeg,
     jpeg_header,
     with_channels,
 )
 from keras_cls.data.draws import Draws, Seen
-from keras_cls.data.streams import HeldStream, ImageStream
+from keras_cls.data.streams import Example, HeldStream, ImageStream
 from keras_cls.preprocessing import Preprocessing, normalize, reach
 
 _NONE = np.zeros(0, np.int64)
@@ -53,17 +55,17 @@ class Batch(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """An image, varied.
+    """An image of a batch, or several, of those that could be read.
 
     Attributes:
+        row: int64, the image's number in the batch.
         image: float32 [H, W, C].
         target: int64, or float32 [K].
-        sound: bool, whether it could be read.
     """
 
+    row: tf.Tensor
     image: tf.Tensor
     target: tf.Tensor
-    sound: tf.Tensor
 
 
 def varied_batches(
@@ -141,45 +143,58 @@ def _one_by_one(
     seed: int,
     tolerant: bool,
 ) -> tf.data.Dataset:
-    load = _varied_image(source, rule, augmentation, per_epoch, seed)
-    classes = len(source.labels)
-    if not tolerant:
-        batches = places.map(load, num_parallel_calls=_AHEAD, deterministic=True).batch(
-            rows, drop_remainder=True
-        )
-        return tf.data.Dataset.zip(firsts, batches).map(
-            lambda first, of: Batch(first, of.image, shares_of(of.target, classes), _NONE)
-        )
+    load = _varied_image(source, rule, augmentation, seed)
     blank = blank_of(source, rule.input_shape)
+    indexed = _is_index(places.element_spec[1])
+    classes = len(source.labels)
 
-    def completed(first: tf.Tensor, indices: tf.Tensor, of: Loaded) -> Batch:
-        shares = shares_of(of.target, classes)
-        sound = tf.where(of.sound)[:, 0]
-        count = tf.size(sound)
+    def batch(first: tf.Tensor, indices: tf.Tensor, window: Window) -> tf.data.Dataset:
+        # Drawn one by one, these numbers would cost as much as resampling the pixels.
+        seen = Seen(indices, first // per_epoch) if indexed else None
+        geometry = draw_geometry(augmentation, Draws(seed, first, rows, seen))
+        images = tf.data.Dataset.zip(*window, tf.data.Dataset.from_tensor_slices(geometry))
+        found = loaded_together(images, load, blank, rows, tolerant)
+        return found.map(lambda found: completed(first, indices, found))
+
+    def completed(first: tf.Tensor, indices: tf.Tensor, found: Loaded) -> Batch:
+        every = tf.range(rows, dtype=tf.int64)
+        at = tf.searchsorted(found.row, every)
+        sound = tf.gather(found.row, at) == every
+        shares = shares_of(found.target, classes)
+        count = tf.size(found.row) - 1
 
         def repaired() -> Batch:
             # Where no image of a batch can be read, the blanks stay, and are of no class.
-            turns = tf.gather(tf.concat([sound, [0]], 0), tf.range(rows) % tf.maximum(count, 1))
-            row = tf.where(of.sound, tf.range(rows, dtype=tf.int64), turns)
-            kept = tf.gather(shares, row) * tf.cast(count > 0, tf.float32)
-            return Batch(first, tf.gather(of.image, row), kept, tf.boolean_mask(indices, ~of.sound))
+            at_or_other = tf.where(sound, at, tf.range(rows) % tf.maximum(count, 1))
+            kept = tf.gather(shares, at_or_other) * tf.cast(count > 0, tf.float32)
+            lost = tf.boolean_mask(indices, ~sound)
+            return Batch(first, tf.gather(found.image, at_or_other), kept, lost)
 
-        return tf.cond(count < rows, repaired, lambda: Batch(first, of.image, shares, _NONE))
+        made = tf.cond(
+            count < rows,
+            repaired,
+            lambda: Batch(first, found.image[:rows], shares[:rows], _NONE),
+        )
+        return made._replace(
+            images=tf.ensure_shape(made.images, (rows, *rule.input_shape)),
+            shares=tf.ensure_shape(made.shares, (rows, classes)),
+        )
 
-    return tf.data.Dataset.zip(
-        firsts,
-        indices_of(places).batch(rows),
-        loaded_or_blank(places, firsts, load, blank, rows).batch(rows, drop_remainder=True),
-    ).map(completed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    windows = places.window(rows, drop_remainder=True)
+    indices = indices_of(places).batch(rows)
+    return one_after_another(tf.data.Dataset.zip(firsts, indices, windows), batch)
 
 
-def blank_of(source: ImageStream, shape: tuple[int, int, int]) -> Loaded:
-    """What stands for an image that could not be read."""
+Window: TypeAlias = tuple[tf.data.Dataset, tuple[tf.data.Dataset, ...]]
+"""The places and the items of a batch."""
+
+
+def blank_of(source: ImageStream, shape: tuple[int, int, int]) -> Example:
+    """What stands for an image that could not be read, float32 of that shape, and its target."""
     several = source.multi_label
-    return Loaded(
-        image=tf.zeros(shape),
-        target=tf.zeros([len(source.labels)]) if several else tf.constant(0, tf.int64),
-        sound=tf.constant(False),
+    return (
+        tf.zeros(shape),
+        tf.zeros([len(source.labels)]) if several else tf.constant(0, tf.int64),
     )
 
 
@@ -195,76 +210,50 @@ def _is_index(item: tuple[Any, ...]) -> bool:
     return len(item) == 1 and item[0].dtype == tf.int64 and item[0].shape.rank == 0
 
 
-def loaded_or_blank(
-    places: tf.data.Dataset,
-    firsts: tf.data.Dataset,
-    load: Callable[..., Loaded],
-    blank: Loaded,
-    rows: int,
+def one_after_another(
+    groups: tf.data.Dataset, made_of: Callable[..., tf.data.Dataset]
 ) -> tf.data.Dataset:
-    """One :class:`Loaded` for each place, ``blank`` where the image cannot be read.
+    """What is made of each group, in order; while one is made the next is begun."""
+    return groups.interleave(made_of, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
-    Of the last batch of a finite number of places, blanks at the end are left out if it is not
-    full.
 
-    What fails to load is dropped from the stream. To know where, each batch is preceded by a mark
-    that cannot fail, with the batch's first place: what is missing before an element is filled up.
+def loaded_together(
+    images: tf.data.Dataset,
+    load: Callable[..., Example],
+    blank: Example,
+    rows: int,
+    tolerant: bool,
+) -> tf.data.Dataset:
+    """Images as one :class:`Loaded`, in which ``blank`` follows them.
+
+    Args:
+        images: at most ``rows`` elements.
+        load: makes an image and its target of one, each of a shape known beforehand.
+        blank: such an image and target.
+        rows: the row of ``blank``.
+        tolerant: leave out what fails to load; else that is an error.
     """
-    nothing = tf.nest.map_structure(
-        lambda spec: (
-            tf.zeros([side or 0 for side in spec.shape], spec.dtype)
-            if spec.dtype != tf.string
-            else tf.fill(spec.shape, "")
-        ),
-        places.element_spec[1],
-    )
-    marks = firsts.map(lambda first: (first, nothing, True))
-    unmarked = places.map(lambda place, item: (place, item, False))
-    turns = tf.data.Dataset.from_tensor_slices(np.array([0] + [1] * rows)).repeat()
-    stream = tf.data.Dataset.choose_from_datasets([marks, unmarked], turns)
 
-    def loaded(
-        place: tf.Tensor, item: tuple[tf.Tensor, ...], is_mark: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, Loaded]:
-        return place, is_mark, tf.cond(is_mark, lambda: blank, lambda: load(place, item))
+    def loaded(row: tf.Tensor, image: tuple[Any, ...]) -> Loaded:
+        # What waits for nothing, as constants do, would each be a task of the thread pool's.
+        with tf.control_dependencies([row]):
+            return Loaded(row, *load(*image))
 
-    start, end = tf.constant(0, tf.int64), tf.constant(rows, tf.int64)
-
-    def gap(
-        state: tuple[tf.Tensor, tf.Tensor], element: tuple[tf.Tensor, tf.Tensor, Loaded]
-    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, Loaded]]:
-        """How many images are missing before this one, and whether it is one itself."""
-        (first, done), (place, is_mark, of) = state, element
-        row = tf.where(is_mark, end, place - first)
-        following = tf.where(is_mark, place, first), tf.where(is_mark, start, row + 1)
-        return following, (row - done, tf.where(is_mark, start, start + 1), of)
-
-    def filled(missing: tf.Tensor, images: tf.Tensor, of: Loaded) -> tf.data.Dataset:
-        blanks = tf.data.Dataset.from_tensors(blank).repeat(missing)
-        return blanks.concatenate(tf.data.Dataset.from_tensors(of).take(images))
-
-    return (
-        stream.map(loaded, num_parallel_calls=_AHEAD, deterministic=True)
-        .ignore_errors()
-        .scan((start, end), gap)
-        .flat_map(filled)
-    )
+    found = images.enumerate().map(loaded, num_parallel_calls=_AHEAD, deterministic=True)
+    if tolerant:
+        found = found.ignore_errors()
+    # With it there is a batch even where nothing was found.
+    end = tf.data.Dataset.from_tensors(Loaded(tf.constant(rows, tf.int64), *blank))
+    return found.concatenate(end).batch(rows + 1)
 
 
 def _varied_image(
-    source: ImageStream,
-    rule: Preprocessing,
-    augmentation: Augmentation,
-    per_epoch: int,
-    seed: int,
-) -> Callable[..., Loaded]:
-    """(place, item) -> the image, varied."""
+    source: ImageStream, rule: Preprocessing, augmentation: Augmentation, seed: int
+) -> Callable[..., Example]:
+    """(place, item, its geometry) -> the image, varied, and its target."""
 
-    def load(place: tf.Tensor, item: tuple[tf.Tensor, ...]) -> Loaded:
+    def load(place: tf.Tensor, item: tuple[tf.Tensor, ...], geometry: Geometry) -> Example:
         image, target = source.load(*item)
-        seen = Seen(item[0][None], place // per_epoch) if _is_index(item) else None
-        draws = Draws(seed, place, 1, seen)
-        geometry = draw_geometry(augmentation, draws)
 
         def seen_part(view: View) -> tuple[tf.Tensor, tf.Tensor]:
             """Where what has a say in the canvas begins and ends, in pixels of the image."""
@@ -298,16 +287,17 @@ def _varied_image(
             found = decode_jpeg_part(image, header, *seen_part(view), coarsest)
             return shown(found.pixels, view.of_part(found.corner, found.reduction))
 
+        @folded
+        def from_others() -> tf.Tensor:
+            return from_pixels(decode_image(image, rule.image_channels))
+
         if image.dtype != tf.string:
             canvas = from_pixels(image)
         else:
-            canvas = tf.cond(
-                _is_large_jpeg(image),
-                from_jpeg,
-                lambda: from_pixels(decode_image(image, rule.image_channels)),
-            )
+            canvas = tf.cond(_is_large_jpeg(image), from_jpeg, from_others)
+        draws = Draws(seed, place, 1)
         varied = vary_canvas(canvas, rule, augmentation, geometry, draws)
-        return Loaded(normalize(varied, rule), target, tf.constant(True))
+        return normalize(varied, rule), target
 
     return load
 

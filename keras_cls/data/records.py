@@ -17,7 +17,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -365,7 +365,7 @@ class RecordShards:
         if balanced:
             # Neighbours in the order are no neighbours in the files.
             return ordering.balanced(self.targets, seed, per_epoch, first).map(
-                lambda index: (index, self._read_one(index)),
+                lambda index: (index, self._read_one_though_damaged(index)),
                 num_parallel_calls=_RUNS_IN_FLIGHT,
                 deterministic=True,
             )
@@ -404,6 +404,21 @@ class RecordShards:
         indices = tf.range(first, first + wanted)
         places = tf.gather(self._positions, indices)
         return indices, tf.gather(records.get_single_element(), places - places[0])
+
+    # In training one damaged record is to cost no more than itself: it is read as nothing, which
+    # fails to load.
+
+    def _read_run_though_damaged(self, run: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def singly(run: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            first, wanted = tf.gather(self._run_table, run)[4], tf.gather(self._run_table, run)[5]
+            indices = tf.range(first, first + wanted)
+            records = tf.data.Dataset.from_tensor_slices(indices).map(self._read_one_though_damaged)
+            return indices, records.batch(wanted).get_single_element()
+
+        return _first_that_can(run, self._read_run, singly)
+
+    def _read_one_though_damaged(self, index: tf.Tensor) -> tf.Tensor:
+        return _first_that_can(index, self._read_one, lambda index: tf.constant(""))
 
     @cached_property
     def _runs(self) -> _Runs:
@@ -485,7 +500,7 @@ class RecordShards:
         ) -> tuple[tf.Tensor, tf.Tensor]:
             indices, records = (
                 tf.data.Dataset.from_tensor_slices(here)
-                .map(self._read_run, num_parallel_calls=_READERS, deterministic=True)
+                .map(self._read_run_though_damaged, num_parallel_calls=_READERS, deterministic=True)
                 .unbatch()
                 .batch(most)
                 .get_single_element()
@@ -499,6 +514,15 @@ class RecordShards:
 
         epochs = tf.data.Dataset.counter(first_epoch).flat_map(shares)
         return epochs.map(window).prefetch(1)
+
+
+def _first_that_can(value: tf.Tensor, *ways: Callable[[tf.Tensor], Any]) -> Any:
+    """What the first of several functions makes of a value without an error."""
+    one = tf.data.Dataset.from_tensors(value)
+    made = one.map(ways[0]).ignore_errors()
+    for way in ways[1:]:
+        made = made.concatenate(one.map(way))
+    return made.take(1).get_single_element()
 
 
 def _records(file: Any, begin: Any, size: Any) -> tf.data.Dataset:

@@ -26,6 +26,7 @@ from keras_cls.data.sources import LabelledImages
 from keras_cls.errors import DataError, ImageError
 from keras_cls.files import new_file
 from keras_cls.images import encode_for_graph, encode_png, orientation
+from keras_cls.labels import printable
 
 _NAMED_IN_ERRORS = 10
 
@@ -126,7 +127,7 @@ class ScannedImages:
     def _names(self) -> tf.Tensor:
         assert self.files is not None
         with tf.init_scope():
-            return tf.constant([str(file) for file in self.files])
+            return tf.constant([os.fsencode(file) for file in self.files])
 
     @cached_property
     def _array(self) -> tf.Tensor:
@@ -182,8 +183,8 @@ def scan(
     if lost and (every_class or not len(kept)):
         names = ", ".join(repr(images.labels[target]) for target in sorted(lost)[:_NAMED_IN_ERRORS])
         raise DataError(
-            f"{images.origin}: no readable image is left in class {names}: "
-            f"{describe_unreadable(unreadable)}"
+            f"{images.origin}: no readable image is left in class {names}; add some, or leave out "
+            f"the class. {describe_unreadable(unreadable)}"
         )
     readable = [result for result in found if isinstance(result, _Readable)]
     shapes = np.array([result.shape for result in readable], np.int32).reshape(-1, 3)
@@ -192,7 +193,7 @@ def scan(
 
 def describe_unreadable(unreadable: tuple[ImageError, ...]) -> str:
     """The unreadable files by name and reason, the first few of them."""
-    lines = [f"\n  {error}" for error in unreadable[:_NAMED_IN_ERRORS]]
+    lines = [f"\n  {printable(str(error))}" for error in unreadable[:_NAMED_IN_ERRORS]]
     if len(unreadable) > _NAMED_IN_ERRORS:
         lines.append(f"\n  ... and {len(unreadable) - _NAMED_IN_ERRORS} more")
     noun = "image cannot" if len(unreadable) == 1 else "images cannot"

@@ -16,6 +16,7 @@ from keras_cls.data import ilsvrc
 from keras_cls.data.manifests import READERS, TRAINING_NAMES, VALIDATION_NAMES, read_manifest
 from keras_cls.data.stratification import held_out
 from keras_cls.errors import DataError, ImageError
+from keras_cls.files import LOCK_FILE
 from keras_cls.images import to_uint8
 from keras_cls.labels import checked_labels, checked_name, listing, match_labels, printable
 
@@ -30,8 +31,8 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 ACCEPTED_DATA = (
     "data is a folder of class folders, a folder that holds train/ and val/ folders of class "
-    "folders, ILSVRC's folder, a .csv, .tsv or .jsonl manifest, a tuple (images, targets) of "
-    "arrays, or 'digits'"
+    "folders, ILSVRC's folder, a .csv, .tsv or .jsonl manifest, a folder of TFRecord files, "
+    "'tfds:NAME', a tuple (images, targets) of arrays, a tf.data.Dataset, or 'digits'"
 )
 
 # Left behind by operating systems and archivers; whatever begins with a dot is ignored as well.
@@ -361,9 +362,13 @@ def _from_class_folders(folder: Path, every_class: bool) -> LabelledImages:
             f"{len(IMAGE_SUFFIXES)} known suffixes"
         )
     if empty and every_class:
+        runs = any(any(class_folders[label].rglob(LOCK_FILE)) for label in empty)
+        remedy = (
+            "Choose a run_dir outside of the data" if runs else "Add images, or remove the folder"
+        )
         raise DataError(
             f"{origin}: {_counted(len(empty), 'class', 'classes')} without images: "
-            f"{listing(empty)}. Add images, or remove the folder"
+            f"{listing(empty)}. {remedy}"
         )
     if every_class:
         (first, *_) = class_folders.values()

@@ -92,7 +92,7 @@ def _builder(name: str, data: str) -> Any:
     except (ValueError, AttributeError) as error:
         raise ConfigError(
             f"{printable(data)}: expected tfds:NAME, tfds:NAME/CONFIG:VERSION or tfds:/FOLDER: "
-            f"{error}"
+            f"{(str(error).splitlines() or [''])[0]}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from keras_cls.errors import ConfigError, DataError, ImageError
+from keras_cls.labels import printable
 
 # With five classes or fewer the truth is always among the first five.
 _LEAST_CLASSES_FOR_TOP5 = 6
@@ -313,8 +314,7 @@ class Evaluation:
             pairs = (f"{truth} as {predicted} ({n})" for truth, predicted, n in confused)
             lines.append(f"most often confused: {', '.join(pairs)}")
         if self.unreadable:
-            files = "1 file" if len(self.unreadable) == 1 else f"{len(self.unreadable):,} files"
-            lines.append(f"left out, unreadable: {files}, the first: {self.unreadable[0]}")
+            lines.append(unreadable_line(self.unreadable))
         return "\n".join(lines)
 
     def _speed(self) -> str:
@@ -376,6 +376,12 @@ def worst_mistakes(records: np.ndarray, limit: int) -> np.ndarray:
     wrong = np.flatnonzero(records["rank"] > 0)
     order = np.argsort(-records["scores"][wrong, 0], kind="stable")
     return wrong[order[:limit]]
+
+
+def unreadable_line(unreadable: Sequence[ImageError]) -> str:
+    """How many files were left out, and which was the first, in a line."""
+    files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+    return f"left out, unreadable: {files}, the first: {printable(str(unreadable[0]))}"
 
 
 def require_some_image(count: int, unreadable: Sequence[ImageError]) -> None:

@@ -23,6 +23,7 @@ from keras_cls.evaluation.metrics import (
     ratio,
     require_finite,
     require_some_image,
+    unreadable_line,
     wilson_interval,
 )
 
@@ -263,8 +264,7 @@ class MultiLabelEvaluation:
                 + ", ".join(f"{label} ({value:.1%})" for label, value in weak)
             )
         if self.unreadable:
-            files = "1 file" if len(self.unreadable) == 1 else f"{len(self.unreadable):,} files"
-            lines.append(f"left out, unreadable: {files}, the first: {self.unreadable[0]}")
+            lines.append(unreadable_line(self.unreadable))
         return "\n".join(lines)
 
 

@@ -1,20 +1,27 @@
 """What can go wrong in the middle of a run, said so that the user can put it right."""
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
+from keras_cls.data.caching import free_memory
 from keras_cls.data.opening import TrainingData
 from keras_cls.data.records import RecordShards
 from keras_cls.errors import ConfigError, DataError, TrainingDivergedError, TrainingStoppedError
+from keras_cls.training.precision import Precision
 from keras_cls.training.run_folder import RunState
 
 # What oneDNN says where TensorFlow raises no ResourceExhaustedError.
 _OUT_OF_MEMORY = ("could not create a memory", "out_of_memory", "OOM when allocating")
+
+_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
+_MORE_THAN_KEPT = 4  # what a step takes in all, as a multiple of what it must keep
 
 _UNREADABLE = (
     tf.errors.DataLossError,
@@ -57,12 +64,10 @@ def training_errors_named(
     except MemoryError as error:
         raise _out_of_memory(batch_size, "") from error
     except tf.errors.OpError as error:
-        reason = (str(error.message).splitlines() or [""])[0][:300]
+        reason = _first_line(error)
         if "No space left" in reason:  # TensorFlow calls it an exhausted resource as well
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-        if isinstance(error, tf.errors.ResourceExhaustedError) or any(
-            sign in reason for sign in _OUT_OF_MEMORY
-        ):
+        if _is_out_of_memory(error, reason):
             raise _out_of_memory(batch_size, f" ({reason})") from error
         for stream in (images.train, images.validation):
             if isinstance(stream, RecordShards):
@@ -75,6 +80,54 @@ def training_errors_named(
                 f"or changed? {reason}"
             ) from error
         raise
+
+
+def require_memory(
+    network: keras.Model, batch_size: int, precision: Precision, free: int | None = None
+) -> None:
+    """Refuse a batch that cannot fit, since Linux kills who takes too much without a word.
+
+    What is counted is the least that a step keeps: the images, and for the way back the outputs of
+    the layers with a kernel.
+
+    Args:
+        network: what is to be trained, on the CPUs of this machine.
+        batch_size: images a step of this process.
+        precision: what the layers compute in.
+        free: bytes of memory; None asks how much there is now, 0 is unknown.
+
+    Raises:
+        ConfigError: there is not so much memory.
+    """
+    free = free_memory() if free is None else free
+    an_image = 4 * math.prod(network.input_shape[1:]) + _BYTES[precision] * sum(
+        math.prod(node.outputs[0].shape[1:])
+        for layer in network.layers
+        if hasattr(layer, "kernel")
+        for node in layer._inbound_nodes[:1]
+    )
+    if free and batch_size * an_image > free:
+        fitting = free // an_image // _MORE_THAN_KEPT
+        raise ConfigError(
+            f"out of memory: at batch size {batch_size:,} a step needs "
+            f"{batch_size * an_image / 1e9:,.1f} GB or more, and {free / 1e9:,.1f} GB are free; "
+            f"try {f'batch_size={fitting}' if fitting else 'a smaller input_shape'}"
+        )
+
+
+@contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Too little memory whatever the batch size: a ConfigError that says what else to change."""
+    try:
+        yield
+    except (MemoryError, tf.errors.OpError) as error:
+        reason = _first_line(error)
+        if not isinstance(error, MemoryError) and not _is_out_of_memory(error, reason):
+            raise
+        raise ConfigError(
+            "out of memory for the network and a few images: take a smaller input_shape or "
+            f"another network, in another run_dir ({reason})"
+        ) from error
 
 
 @contextmanager
@@ -98,8 +151,19 @@ def _what_is_kept(folder: Path, state: RunState) -> str:
     )
 
 
+def _first_line(error: MemoryError | tf.errors.OpError) -> str:
+    said = str(error.message if isinstance(error, tf.errors.OpError) else error)
+    return (said.splitlines() or [""])[0][:300]
+
+
+def _is_out_of_memory(error: tf.errors.OpError, reason: str) -> bool:
+    return isinstance(error, tf.errors.ResourceExhaustedError) or any(
+        sign in reason for sign in _OUT_OF_MEMORY
+    )
+
+
 def _out_of_memory(batch_size: int, reason: str) -> ConfigError:
+    remedy = f"batch_size={batch_size // 2}" if batch_size > 1 else "a smaller input_shape"
     return ConfigError(
-        f"out of memory at batch size {batch_size}; try batch_size={max(1, batch_size // 2)}, in "
-        f"another run_dir{reason}"
+        f"out of memory at batch size {batch_size}; try {remedy}, in another run_dir{reason}"
     )

@@ -11,7 +11,7 @@ from keras_cls.errors import ConfigError
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
-_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _AMPERE = (8, 0)  # the first compute capability with bfloat16
 
 
@@ -25,9 +25,7 @@ def choose_precision(wanted: str) -> tuple[Precision, str]:
     Raises:
         ConfigError: it is neither ``"auto"`` nor a precision.
     """
-    if wanted not in _PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(_PRECISIONS)}; found {wanted!r}")
-    if wanted == "float32":
+    if checked_precision(wanted) == "float32":
         return "float32", "as asked for"
     if wanted == "bfloat16":
         return "bfloat16", "as asked for"
@@ -38,12 +36,19 @@ def choose_precision(wanted: str) -> tuple[Precision, str]:
         if all(found.get("compute_capability", (0, 0)) >= _AMPERE for found in details):
             return "bfloat16", "the GPU has it"
         return "float32", "the GPU has no bfloat16"
-    if _cpu_flags() & _CPU_FLAGS:
+    if cpu_flags() & BFLOAT16_FLAGS:
         return "bfloat16", "the CPU has it"
     return "float32", "the CPU has no bfloat16"
 
 
-def _cpu_flags() -> set[str]:
+def checked_precision(wanted: str) -> str:
+    """Raises ConfigError unless it is ``"auto"`` or a precision."""
+    if wanted not in _PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(_PRECISIONS)}; found {wanted!r}")
+    return wanted
+
+
+def cpu_flags() -> set[str]:
     """What Linux says of the CPU; nothing elsewhere."""
     if platform.system() != "Linux":
         return set()

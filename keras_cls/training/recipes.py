@@ -482,9 +482,7 @@ def choose_recipe(
     Raises:
         ConfigError: there is no such recipe.
     """
-    if not isinstance(name, str) or name not in ("auto", *RECIPES):
-        raise ConfigError(f"recipe must be one of auto, {', '.join(RECIPES)}; found {name!r}")
-    if name != "auto":
+    if checked_recipe(name) != "auto":
         return RECIPES[name], "as asked for"
     side = max(rule.size)
     if side > _SMALL_SIDE:
@@ -511,14 +509,26 @@ def choose_batch_size(wanted: int | None, recipe: Recipe, images: int, replicas:
     if wanted is None:
         fitting = min(recipe.batch_size, max(_SMALLEST_BATCH, images // _FEWEST_STEPS))
         return max(fitting // replicas, 1) * replicas
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise ConfigError(f"batch_size must be a whole number of 1 or more, found {wanted!r}")
-    if wanted % replicas:
+    if checked_batch_size(wanted) % replicas:
         raise ConfigError(
             f"batch_size counts the images of all {replicas} devices together, so it must be a "
             f"multiple of {replicas}; found {wanted}"
         )
     return wanted
+
+
+def checked_recipe(name: str) -> str:
+    """Raises ConfigError unless ``name`` is what ``recipe=`` takes."""
+    if not isinstance(name, str) or name not in recipe_names():
+        raise ConfigError(f"recipe must be one of {', '.join(recipe_names())}; found {name!r}")
+    return name
+
+
+def checked_batch_size(images: int) -> int:
+    """Raises ConfigError unless ``images`` is a whole number of 1 or more."""
+    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+        raise ConfigError(f"batch_size must be a whole number of 1 or more, found {images!r}")
+    return images
 
 
 def checked_epochs(epochs: int) -> int:

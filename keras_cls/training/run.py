@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -38,17 +39,24 @@ from keras_cls.data.streams import HeldStream
 from keras_cls.errors import ConfigError
 from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.files import sole_owner, write_json
-from keras_cls.labels import checked_labels
+from keras_cls.labels import checked_labels, printable
 from keras_cls.training.checkpoint import load_checkpoint
 from keras_cls.training.cluster import Workers, describe_strategy, lost_peers_named, make_strategy
 from keras_cls.training.examining import examine
-from keras_cls.training.failures import disk_errors_named, training_errors_named
+from keras_cls.training.failures import (
+    disk_errors_named,
+    memory_errors_named,
+    require_memory,
+    training_errors_named,
+)
 from keras_cls.training.judge import Judge
 from keras_cls.training.loop import Plan, Watcher, run_epochs
-from keras_cls.training.precision import choose_precision
+from keras_cls.training.precision import checked_precision, choose_precision
 from keras_cls.training.progress import TrainingProgress
 from keras_cls.training.recipes import (
+    checked_batch_size,
     checked_epochs,
+    checked_recipe,
     choose_batch_size,
     choose_recipe,
 )
@@ -64,6 +72,7 @@ Imbalance: TypeAlias = Literal["weights", "resample"]
 
 _SAMPLE_IMAGES = 16
 _PREPARATION_IMAGES = 5000
+_LONGEST_MINUTES = 1e9
 
 
 @dataclass(frozen=True)
@@ -222,15 +231,15 @@ def train(
             data=data,
             validation=validation,
             epochs=checked_epochs(epochs),
-            batch_size=batch_size,
+            batch_size=None if batch_size is None else checked_batch_size(batch_size),
             input_shape=None if input_shape is None else _checked_shape(input_shape),
             weights=weights,
-            recipe=recipe,
-            precision=precision,
+            recipe=checked_recipe(recipe),
+            precision=checked_precision(precision),
             imbalance=_checked_imbalance(imbalance),
             seed=_checked_seed(seed),
             labels=None if labels is None else list(checked_labels(labels)),
-            multi_label=multi_label,
+            multi_label=_checked_multi_label(multi_label),
         )
         if folder is None and workers.count > 1:
             raise ConfigError("several workers need a run_dir, on a volume that they share")
@@ -239,11 +248,11 @@ def train(
             devices,
             workers,
             _checked_minutes(checkpoint_minutes),
-            data_service,
+            _checked_service(data_service),
             strict,
             Console(quiet=quiet or not workers.is_chief, stderr=True, soft_wrap=True),
         )
-        with disk_errors_named(setting.folder.path):
+        with disk_errors_named(setting.folder.path), memory_errors_named():
             return _train(request, setting)
 
 
@@ -294,6 +303,8 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
         len(images.train),
         setting.strategy.num_replicas_in_sync,
     )
+    if not tf.config.list_logical_devices("GPU") and not tf.config.list_logical_devices("TPU"):
+        require_memory(classifier.model, batch_size // workers.count, precision)
     resolved = {
         "recipe": asdict(recipe),
         "batch_size": batch_size,
@@ -534,15 +545,29 @@ def _checked_seed(seed: int) -> int:
 
 
 def _checked_minutes(minutes: Any) -> float:
-    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes <= 0:
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0:
         raise ConfigError(f"checkpoint_minutes must be a number above 0, found {minutes!r}")
-    return float(minutes)
+    return float(min(minutes, _LONGEST_MINUTES))
 
 
 def _checked_imbalance(imbalance: Any) -> Imbalance | None:
-    if imbalance not in (None, *get_args(Imbalance)):
+    known = isinstance(imbalance, str | None) and imbalance in (None, *get_args(Imbalance))
+    if not known:
         raise ConfigError(f"imbalance must be None, 'weights' or 'resample', found {imbalance!r}")
     return imbalance
+
+
+def _checked_multi_label(multi_label: Any) -> bool | None:
+    if multi_label is not None and not isinstance(multi_label, bool):
+        raise ConfigError(f"multi_label must be None, True or False, found {multi_label!r}")
+    return multi_label
+
+
+def _checked_service(address: Any) -> str | None:
+    known = isinstance(address, str) and re.fullmatch(r"[a-z]+://[^/]+:[0-9]+", address)
+    if address is not None and not known:
+        raise ConfigError(f"data_service must look like grpc://host:port, found {address!r}")
+    return address
 
 
 def _checked_shape(shape: Any) -> list[int]:
@@ -557,7 +582,14 @@ def _checked_shape(shape: Any) -> list[int]:
 def _checked_folder(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"run_dir must be a path, found {path!r}")
-    return Path(path).expanduser()
+    folder = Path(path).expanduser()
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # still to be made; where it cannot be, that will be said
+    except (OSError, ValueError) as error:  # no folder can have such a name, or be looked at
+        raise ConfigError(f"run_dir: {printable(str(folder))}: {error}") from error
+    return folder
 
 
 def _is_name(model: Any) -> TypeGuard[str]:

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -17,13 +18,23 @@ from image_files import (
 )
 from PIL import Image
 
-from keras_cls.data.decoding import decode_image, exif_orientation, with_channels
+from keras_cls.data.decoding import (
+    decode_image,
+    decode_small_alike,
+    exif_orientation,
+    with_channels,
+)
 from keras_cls.images import encode_for_graph, graph_reads, orientation, read_image
 
 # As in an exported graph: traced once, for whatever bytes come.
 SCALAR = tf.TensorSpec([], tf.string)
 DECODERS = {
     channels: tf.function(lambda data, c=channels: decode_image(data, c), input_signature=[SCALAR])
+    for channels in (3, 4)
+}
+BATCH = tf.TensorSpec([None], tf.string)
+TOGETHER = {
+    channels: tf.function(lambda b, c=channels: decode_small_alike(b, c), input_signature=[BATCH])
     for channels in (3, 4)
 }
 GRAPH_ORIENTATION = tf.function(exif_orientation, input_signature=[SCALAR])
@@ -272,3 +283,57 @@ class TestRefused:
     def test_files_cut_short_raise_invalid_argument(self, data, share):
         with pytest.raises(tf.errors.InvalidArgumentError):
             DECODERS[3](data[: int(share * len(data))])
+
+
+class TestSmallAlike:
+    @given(
+        st.lists(st.sampled_from(["JPEG", "PNG"]), min_size=1, max_size=4),
+        st.integers(1, 70),
+        st.integers(1, 70),
+        st.booleans(),
+        st.sampled_from([3, 4]),
+    )
+    @settings(max_examples=40, deadline=None)
+    def test_as_one_by_one_to_the_bit(self, formats, height, width, grey, channels):
+        pixels = photo(height, width)
+        image = Image.fromarray(pixels).convert("L" if grey else "RGB")
+        files = [encoded(image, format) for format in formats]
+        alike, found = TOGETHER[channels](files)
+        assert alike
+        np.testing.assert_array_equal(found, [DECODERS[channels](file) for file in files])
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            [encoded(photo(), "GIF")],
+            [encoded(photo(), "BMP")],
+            [oriented_jpeg(6)],
+            [png("rgba", 8)],
+            [png("palette", 8, transparent=True)],
+            [encoded(photo(20, 31), "PNG")],
+            [encoded(photo(20, 31), "JPEG")],
+            [b"", b"text"],
+        ],
+    )
+    @pytest.mark.parametrize("first", [True, False])
+    def test_others_are_told(self, others, first):
+        plain = [encoded(photo(20, 30), "JPEG")]
+        assert not TOGETHER[3](others + plain if first else plain + others)[0]
+
+    def test_large_ones_are_told(self):
+        assert not TOGETHER[3]([encoded(photo(71, 70), "PNG")])[0]
+        assert not TOGETHER[3]([encoded(photo(), "JPEG") + b"\0" * (1 << 16)])[0]
+
+    @pytest.mark.parametrize("size", [(40_000, 40_000), (20, 0xFFFFFFFF), (0xFFFFFFFF, 20), (0, 5)])
+    def test_sizes_beyond_reason_are_told(self, size):
+        header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">2I", *size) + b"\x08\x02\0\0\0"
+        assert not TOGETHER[3]([header])[0]
+
+    @given(st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]), st.binary(max_size=80))
+    @settings(max_examples=60, deadline=None)
+    def test_garbage_is_told_or_refused(self, head, tail):
+        try:
+            alike, _ = TOGETHER[3]([head + tail])
+        except tf.errors.InvalidArgumentError:
+            return
+        assert not alike

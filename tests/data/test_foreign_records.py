@@ -285,6 +285,7 @@ class TestFiles:
         (tmp_path / "train/cat").mkdir(parents=True)
         (tmp_path / "train/cat/1.jpg").touch()
         assert not holds_records(tmp_path) and not holds_records(tmp_path / "nothing")
+        assert not holds_records(tmp_path / "no\0name")
 
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 9), max_size=12))

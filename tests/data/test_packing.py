@@ -249,6 +249,9 @@ class TestGoingOn:
             pack(photos, to)
         (tmp_path / "full").mkdir()
         (tmp_path / "full/notes.txt").write_text("mine")
+        for inside in (photos, photos / "packed"):
+            with pytest.raises(ConfigError, match="lies in the folder of the images"):
+                pack(photos, inside)
         with pytest.raises(ConfigError, match=r"holds other files, such as 'notes\.txt'"):
             pack(photos, tmp_path / "full")
         with pytest.raises(ConfigError, match="a file, where a folder"):

@@ -222,6 +222,23 @@ class TestDamage:
         with pytest.raises(DataError, match=message):
             raise neighbours.explained(raised.value)
 
+    @pytest.mark.parametrize("balanced", [False, True])
+    def test_in_training_it_costs_one_image(self, copied, balanced):
+        stream = open_packed(copied).train
+        file = copied / "train-00001-of-00003.tfrecord"
+        content = bytearray(file.read_bytes())
+        record = int(np.flatnonzero(stream.index.shard == 1)[7])
+        content[int(stream.index.begin[record]) + 40] ^= 1
+        sound = list(stream.shuffled(3, len(stream), 0, balanced).take(2 * len(stream)))
+        file.write_bytes(content)
+        stream = open_packed(copied).train
+        found = list(stream.shuffled(3, len(stream), 0, balanced).take(2 * len(stream)))
+        for (index, item), (same, before) in zip(found, sound, strict=True):
+            assert index == same
+            assert item == (b"" if index == record else before)
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            stream.load(tf.constant(record, tf.int64), tf.constant(""))
+
     def test_other_errors_are_left_as_they_are(self, stream):
         error = tf.errors.ResourceExhaustedError(None, None, "memory")
         assert stream.explained(error) is error

@@ -1,7 +1,9 @@
+import os
 import warnings
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from folders import make_folders
 from image_files import encoded, exif_block, jpeg_with, photo, png, segment
 from PIL import Image
@@ -48,6 +50,21 @@ def test_unreadable_files_are_named_and_left_out(photos, tmp_path):
     assert all(isinstance(error, ImageError) for error in found.unreadable)
 
 
+def test_a_name_that_is_no_text_is_a_name_all_the_same(photos, tmp_path):
+    (photos / "cat/010.png").rename(photos / "cat" / os.fsdecode(b"\xff.png"))
+    found = scanned(photos, tmp_path)
+    for each in (found, found.unheld()):
+        shown = [each.load(tf.constant(i, tf.int64)) for i in range(len(each))]
+        assert len(shown) == 4
+    assert found.name(1) == str(photos / "cat") + "/\\udcff.png"
+
+
+def test_a_name_of_several_lines_is_named_in_one(photos, tmp_path):
+    (photos / "cat/a\nb.png").write_bytes(b"")
+    found = scanned(photos, tmp_path)
+    assert describe_unreadable(found.unreadable).endswith("a\\nb.png: the file is empty")
+
+
 def test_strict_stops_at_unreadable_files(photos, tmp_path):
     (photos / "cat/010.png").write_bytes(b"")
     with pytest.raises(
@@ -60,7 +77,7 @@ def test_a_class_without_readable_images_is_refused(photos, tmp_path):
     for file in (photos / "cat").iterdir():
         file.write_bytes(b"nothing")
     with pytest.raises(
-        DataError, match="no readable image is left in class 'cat': 2 images cannot"
+        DataError, match=r"class 'cat'; add some, or leave out the class\. 2 images cannot"
     ):
         scanned(photos, tmp_path)
     assert len(scanned(photos, tmp_path, every_class=False)) == 2

@@ -138,6 +138,13 @@ class TestFolders:
             open_source(tmp_path)
         str(error.value).encode()
 
+    def test_a_run_in_the_midst_of_the_classes_is_sent_elsewhere(self, tmp_path):
+        make_tree(tmp_path, "a/1.jpg", "b/1.jpg")
+        (tmp_path / "runs/1").mkdir(parents=True)
+        (tmp_path / "runs/1/.lock").touch()
+        with pytest.raises(DataError, match=r"without images: 'runs'\. Choose a run_dir outside"):
+            open_source(tmp_path)
+
     def test_many_names_are_shortened(self, tmp_path):
         make_tree(tmp_path, "a/1.jpg")
         for i in range(50):

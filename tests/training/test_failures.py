@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from runs import QUICK, digits, start, state_of, training_script
 
+from keras_cls.architectures import build_model
 from keras_cls.classifier import load
 from keras_cls.errors import ConfigError, TrainingDivergedError
 from keras_cls.training import recipes, train
+from keras_cls.training.failures import memory_errors_named, require_memory
 
 
 def failed(script: str) -> str:
@@ -66,6 +69,36 @@ def test_too_little_memory_says_which_batch_to_try(tmp_path: Path) -> None:
     )
     message = failed(script)
     assert "out of memory at batch size 4096; try batch_size=2048" in message
+
+
+@pytest.mark.parametrize(
+    ("free", "remedy"), [(10**7, "batch_size=82"), (10**4, "a smaller input_shape")]
+)
+def test_a_batch_that_cannot_fit_is_refused(free: int, remedy: str) -> None:
+    network = build_model("lenet5", 10)
+    # 32 x 32 numbers come in; 28 x 28 x 6, 10 x 10 x 16, 120, 84 and 10 are kept.
+    an_image = 4 * (1024 + 4704 + 1600 + 120 + 84 + 10)
+    most = free // an_image
+    require_memory(network, most, "float32", free)
+    require_memory(network, 10**9, "float32", free=0)
+    with pytest.raises(ConfigError, match=f"GB are free; try {remedy}"):
+        require_memory(network, most + 1, "float32", free)
+
+
+def test_a_batch_for_which_no_machine_has_memory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="out of memory: at batch size 1,000,000,000,000"):
+        train("lenet5", digits(60), run_dir=tmp_path, **{**QUICK, "batch_size": 10**12})
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("8 GiB"), tf.errors.ResourceExhaustedError(None, None, "8 GiB")]
+)
+def test_too_little_memory_for_the_network_itself(error: Exception) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"take a smaller input_shape.* \(8 GiB\)"),
+        memory_errors_named(),
+    ):
+        raise error
 
 
 @pytest.fixture

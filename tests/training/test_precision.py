@@ -6,7 +6,7 @@ from runs import QUICK, digits
 
 from keras_cls.errors import ConfigError
 from keras_cls.training import train
-from keras_cls.training.precision import _CPU_FLAGS, _cpu_flags, choose_precision
+from keras_cls.training.precision import BFLOAT16_FLAGS, choose_precision, cpu_flags
 
 
 def test_what_is_asked_for_is_taken() -> None:
@@ -19,7 +19,7 @@ def test_what_is_asked_for_is_taken() -> None:
 def test_auto_looks_at_the_hardware() -> None:
     found, why = choose_precision("auto")
     if "CPU" in why:
-        assert (found == "bfloat16") == bool(_cpu_flags() & _CPU_FLAGS)
+        assert (found == "bfloat16") == bool(cpu_flags() & BFLOAT16_FLAGS)
 
 
 def test_a_run_in_bfloat16_keeps_a_classifier_in_float32(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """A run that is ended, by whatever, goes on and ends as the undisturbed one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +61,10 @@ def command(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+    ("number", "code"),
+    # test_cli interrupts a training among the default tests
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    ids=["SIGTERM", "SIGINT"],
 )
 def test_the_command_saves_and_says_so(tmp_path: Path, number: signal.Signals, code: int) -> None:
     folder = tmp_path / "run"
@@ -117,3 +121,19 @@ def test_signals_are_requests_inside_and_what_they_were_outside() -> None:
             assert not request, "what the caller ignores stays ignored"
     finally:
         signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux whether the signal is heeded yet")
+def test_the_command_says_so_as_well_before_it_trains(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(folder), stderr=subprocess.PIPE, text=True)
+    status = Path(f"/proc/{process.pid}/status")
+    caught = re.compile(r"SigCgt:\s*([0-9a-f]+)")
+    while not int(caught.findall(status.read_text())[0], 16) >> (signal.SIGTERM - 1) & 1:
+        time.sleep(0.005)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "stopped by SIGTERM" in errors and "the same command" in errors
+    assert "Traceback" not in errors
+    assert not folder.exists()

@@ -19,7 +19,6 @@ DEFAULT = {
     ("resnet18", (97, 130)),
     ("resnext50_32x4d", (97, 130)),
     ("se_resnet50", (97, 130)),
-    ("inception_v4", (151, 180)),
 }
 
 
