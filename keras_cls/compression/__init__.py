@@ -6,8 +6,7 @@ learnt goes back into the Keras 3 model (:func:`copy_back`). Needs ``keras-cls[c
 loaded when a function of this package is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_cls.compression.settings import (
     Clustering,
@@ -16,6 +15,7 @@ from keras_cls.compression.settings import (
     Pruning,
     Quantization,
 )
+from keras_cls.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_cls.compression.clustering import clusterable, strip_clustering
@@ -56,23 +56,4 @@ __all__ = [
     "twin_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("keras_cls"):
-            raise
-        raise ModuleNotFoundError(
-            f"{__name__}.{name} needs {error.name!r}, which is not installed: "
-            "pip install 'keras-cls[compress]'",
-            name=error.name,
-        ) from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, globals(), _HOMES, lambda _: "compress")

@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+import numpy as np
 import tf_keras
 
 from keras_cls.compression import twin_layers
@@ -11,6 +12,9 @@ from keras_cls.compression.settings import Clustering
 from keras_cls.compression.toolkit import tfmot
 from keras_cls.compression.twin import variable_name
 from keras_cls.errors import ConfigError
+
+_LEAST_WITH_ZERO = 3
+"""The fewest values that the toolkit makes where one of them is zero."""
 
 
 def clusterable(twin: tf_keras.Model, settings: Clustering | None = None) -> tf_keras.Model:
@@ -50,35 +54,52 @@ def _replacements(
 ) -> list[tf_keras.layers.Layer]:
     if isinstance(layer, tf_keras.layers.InputLayer):
         return []
-    if not layer.trainable or _values(layer, settings.per_channel) <= settings.clusters:
+    kernel = _kernel(layer)
+    if kernel is None or not layer.trainable:
         return [layer]
+    by_channel = settings.per_channel and isinstance(layer, tf_keras.layers.Conv2D)
+    clusters = int(settings.clusters)
+    weights = prod(kernel.shape[:-1] if by_channel else kernel.shape)
+    left = int(np.count_nonzero(kernel)) if settings.preserve_sparsity else weights
+    if weights <= clusters or left + 1 < _LEAST_WITH_ZERO:
+        if settings.preserve_sparsity:
+            layer.trainable = False  # Nothing else would keep its zeros.
+        return [layer]
+    if settings.preserve_sparsity:
+        # The toolkit wants a weight for each value, in each channel.
+        by_channel = by_channel and np.count_nonzero(kernel, axis=(0, 1, 2)).min() >= clusters
+        clusters = min(clusters, left + 1)
+    if type(layer) is twin_layers.GroupedConv2D:
+        _clusterable_layer().register(twin_layers.GroupedConv2D)
     return [
         _wrapper()(
             layer,
-            number_of_clusters=int(settings.clusters),
+            number_of_clusters=clusters,
             cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
             preserve_sparsity=settings.preserve_sparsity,
-            cluster_per_channel=settings.per_channel,
+            cluster_per_channel=by_channel,
         )
     ]
 
 
-def _values(layer: tf_keras.layers.Layer, per_channel: bool) -> int:
-    """How many weights would share their values; 0 where the layer is left alone."""
+def _kernel(layer: tf_keras.layers.Layer) -> Any:
+    """What is clustered of a layer; None where it is left alone."""
     if type(layer) is tf_keras.layers.SeparableConv2D:
-        return prod(layer.pointwise_kernel.shape)
-    if type(layer) not in twin_layers.KERNELS:
-        return 0
-    shape = layer.kernel.shape
-    if per_channel and isinstance(layer, tf_keras.layers.Conv2D):
-        shape = shape[:-1]
-    return prod(shape)
+        return layer.pointwise_kernel
+    return layer.kernel if type(layer) in twin_layers.KERNELS else None
 
 
 def _wrapper() -> Any:
     from tensorflow_model_optimization.python.core.clustering.keras import cluster_wrapper
 
     return cluster_wrapper.ClusterWeights
+
+
+def _clusterable_layer() -> Any:
+    """What layers of others must be of: their methods alone are not looked for, as in pruning."""
+    from tensorflow_model_optimization.python.core.clustering.keras import clusterable_layer
+
+    return clusterable_layer.ClusterableLayer
 
 
 def _stripped(layer: Any) -> list[tf_keras.layers.Layer]:

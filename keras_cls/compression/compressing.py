@@ -27,12 +27,16 @@ from keras_cls.errors import ConfigError, ExportError, TrainingDivergedError
 from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.exporting import export
 from keras_cls.exporting.calibration_images import MOST_IMAGES, PreparedImages, prepared_pixels
+from keras_cls.exporting.hardware import slow_here
 from keras_cls.exporting.networks import PRECISIONS, Precision
 from keras_cls.exporting.publishing import CARD_FILE
+from keras_cls.exporting.verification import refuse_broken_weights
 from keras_cls.files import read_json, remove_leftovers, sole_owner, write_json
+from keras_cls.hushing import without_advice
 from keras_cls.training.run_folder import RunFolder, default_run_folder
 
 RESULTS_FILE = "results.json"
+_MODELS = "models"
 _LATENCY_ROUNDS = 2
 
 T = TypeVar("T")
@@ -145,12 +149,13 @@ def compress(
     Raises:
         ConfigError: an argument that makes no sense, or a ``run_dir`` of another call.
         DataError: the data cannot be used.
-        ExportError: not one candidate could be made.
+        ExportError: not one candidate could be made, or a weight is no finite number.
         TrainingStoppedError: a signal asked for a stop; the same call goes on.
     """
     budget = Budget(max_accuracy_drop, max_size, max_compressed_size, max_latency)
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
+    refuse_broken_weights(classifier)
     precisions = _checked_precisions(precision)
     sparsities, counts = _several(sparsity), _several(clusters)
     request = {
@@ -164,13 +169,14 @@ def compress(
         "batch_size": _checked_count("batch_size", batch_size, 1),
         "seed": _checked_count("seed", seed, 0),
     }
-    # Before anything is read: a sparsity or a number of clusters that makes no sense.
-    ladder(precisions, sparsities, counts, Training(epochs, batch_size, 1))
+    # Before anything is read, and though nothing may be trained: what makes no sense is refused.
+    ladder(precisions, sparsities, counts, Training(max(epochs, 1), batch_size, 1))
     path = Path(run_dir).expanduser() if run_dir is not None else default_run_folder("compressed")
     folder = RunFolder(path)
     folder.check(request)
     with sole_owner(path):
-        remove_leftovers(path)
+        for place in (path, *(path / _MODELS).glob("*")):
+            remove_leftovers(place)
         with ImageProgress("looking at the images", quiet=quiet) as progress:
             images = open_training_data(
                 data,
@@ -232,14 +238,17 @@ class _Search:
             f"{classifier.architecture}: accuracy {accuracy:.2%} on {len(images.validation):,} "
             f"images; {len(self._rungs)} candidates; folder {self._folder}"
         )
-        found = [self._candidate(place, rung) for place, rung in enumerate(self._rungs)]
+        for precision in dict.fromkeys(rung.precision for rung in self._rungs):
+            if reason := slow_here(precision):
+                self._console.print(reason)
+        found = self._with_latencies(
+            [self._candidate(place, rung) for place, rung in enumerate(self._rungs)]
+        )
         made = [each for each in found if each.measured is not None]
         if not made:
             problems = "; ".join(f"{each.name}: {each.problem}" for each in found)
             raise ExportError(f"{classifier.architecture}: no candidate could be made: {problems}")
-        found = self._with_latencies(found)
-        measured = [each.measured for each in found if each.measured is not None]
-        made = [each for each in found if each.measured is not None]
+        measured = [each.measured for each in made if each.measured is not None]
         best = made[budget.choose(measured, accuracy)]
         assert best.measured is not None and best.version is not None
         missed = budget.describe_miss(best.measured, accuracy)
@@ -277,7 +286,8 @@ class _Search:
 
     def _made(self, rung: Rung) -> dict[str, Any]:
         try:
-            version = self._version(rung)
+            with without_advice():  # on tracing functions again: each candidate has its own
+                version = self._version(rung)
         except (ExportError, TrainingDivergedError) as error:
             if isinstance(error.__cause__, OSError | tf.errors.OpError):
                 raise  # A full disk says nothing about the rung.
@@ -292,7 +302,7 @@ class _Search:
         }
 
     def _version(self, rung: Rung) -> Path:
-        folder = self._folder / "models" / _slug(rung.name)
+        folder = self._folder / _MODELS / _slug(rung.name)
         if (folder / "1").is_dir():
             return folder / "1"
         return export(
@@ -313,6 +323,7 @@ class _Search:
                 self._images,
                 refinement,
                 self._folder / "refined" / _slug(done),
+                teacher=self._classifier,
                 seed=self._seed,
                 quiet=self._console.quiet,
                 within=self._folder,

@@ -51,11 +51,11 @@ class Training:
     steps: int
 
     def prune(self, sparsity: float) -> Refinement:
-        """By and by in the first half, then what is left learns on."""
-        half = max(1, self.epochs * self.steps // 2)
+        """By and by in the first third, then what is left learns on."""
+        end = max(1, self.epochs * self.steps // 3)
         # Often enough for a curve, seldom enough that sorting the weights takes no time.
-        schedule = PolynomialDecay(end_step=half, frequency=max(1, half // 20))
-        return self._refinement(Pruning(sparsity, schedule))
+        schedule = PolynomialDecay(end_step=end, frequency=max(1, end // 20))
+        return self._refinement(Pruning(sparsity, schedule, allocation="lamp"))
 
     def cluster(self, clusters: int, *, pruned: bool) -> Refinement:
         """Each kernel of so many values."""
@@ -83,13 +83,16 @@ def ladder(
 
     Args:
         precisions: such as float32, bfloat16, int8.
-        sparsities: shares of zeros.
+        sparsities: shares of zeros; 0 is left out.
         clusters: numbers of values.
         training: how long.
     """
     rungs = [Rung(precision) for precision in precisions]
     if not training.epochs:
         return rungs
+    # What is asked for twice is made once; no zeros and none to prune to are the same.
+    sparsities = [share for share in dict.fromkeys(sparsities) if share != 0]
+    clusters = list(dict.fromkeys(clusters))
     chains: list[tuple[Refinement, ...]] = [(training.prune(share),) for share in sparsities]
     chains += [(training.cluster(count, pruned=False),) for count in clusters]
     if sparsities:

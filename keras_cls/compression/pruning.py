@@ -1,8 +1,10 @@
 """Magnitude pruning of a twin."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -35,7 +37,8 @@ def prunable(twin: tf_keras.Model, settings: Pruning | None = None) -> tf_keras.
     strange = settings.by_layer.keys() - {layer.name for layer in twin.layers}
     if strange:
         raise ConfigError(f"{twin.name}: by_layer names {sorted(strange)}, which it does not have")
-    found = rebuilt(twin, lambda layer: _replacements(layer, settings))
+    shares = {**_shares(twin, settings), **settings.by_layer}
+    found = rebuilt(twin, lambda layer: _replacements(layer, settings, shares))
     if not _pruned(found):
         raise ConfigError(f"{twin.name}: no layer has a kernel that can be pruned")
     return found
@@ -74,11 +77,33 @@ def strip_pruning(model: tf_keras.Model) -> tf_keras.Model:
     return rebuilt(model, _stripped)
 
 
-def _replacements(layer: tf_keras.layers.Layer, settings: Pruning) -> list[tf_keras.layers.Layer]:
+def _shares(twin: tf_keras.Model, settings: Pruning) -> dict[str, float]:
+    """The sparsity of each layer that can be pruned, by name."""
+    kernels = {layer.name: _kernel(layer).numpy() for layer in twin.layers if _can_be_pruned(layer)}
+    if settings.allocation == "uniform" or not kernels:
+        return dict.fromkeys(kernels, settings.sparsity)
+    scores = {name: lamp_scores(kernel) for name, kernel in kernels.items()}
+    threshold = np.quantile(np.concatenate(list(scores.values())), settings.sparsity)
+    return {name: float(np.mean(score < threshold)) for name, score in scores.items()}
+
+
+def lamp_scores(kernel: np.ndarray) -> np.ndarray:
+    """Each weight's square over the sum of those of its kernel that are not smaller, [kernel.size].
+
+    The largest of each kernel has the score 1, so that no layer loses all of its weights. Source:
+    arXiv:2010.07611, equation 1.
+    """
+    squares = np.sort(np.square(kernel.astype(np.float64)).reshape(-1))
+    return squares / np.maximum(np.cumsum(squares[::-1])[::-1], np.finfo(np.float64).tiny)
+
+
+def _replacements(
+    layer: tf_keras.layers.Layer, settings: Pruning, shares: Mapping[str, float]
+) -> list[tf_keras.layers.Layer]:
     if isinstance(layer, tf_keras.layers.InputLayer):
         return []
-    sparsity = settings.by_layer.get(layer.name, settings.sparsity)
-    if not _has_kernel(layer) or not layer.trainable or not sparsity:
+    sparsity = shares.get(layer.name, 0)
+    if not _can_be_pruned(layer) or not sparsity:
         return [layer]
     arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings, sparsity)}
     if settings.two_of_four:
@@ -100,14 +125,19 @@ def _wrapper() -> Any:
     return pruning_wrapper.PruneLowMagnitude
 
 
-def _has_kernel(layer: tf_keras.layers.Layer) -> bool:
-    return type(layer) in (*twin_layers.KERNELS, tf_keras.layers.SeparableConv2D)
+def _can_be_pruned(layer: tf_keras.layers.Layer) -> bool:
+    kinds = (*twin_layers.KERNELS, tf_keras.layers.SeparableConv2D)
+    return type(layer) in kinds and layer.trainable
+
+
+def _kernel(layer: tf_keras.layers.Layer) -> tf.Variable:
+    """What is pruned of a layer, [.., C, filters]."""
+    pointwise = isinstance(layer, tf_keras.layers.SeparableConv2D)
+    return layer.pointwise_kernel if pointwise else layer.kernel
 
 
 def _in_fours(layer: tf_keras.layers.Layer) -> bool:
-    if isinstance(layer, tf_keras.layers.SeparableConv2D):
-        return layer.pointwise_kernel.shape[-2] % _GROUP == 0
-    return layer.kernel.shape[-2] % _GROUP == 0
+    return _kernel(layer).shape[-2] % _GROUP == 0
 
 
 class _Schedule(tfmot.sparsity.keras.PruningSchedule):
@@ -128,7 +158,7 @@ class _Schedule(tfmot.sparsity.keras.PruningSchedule):
             due = (due & (since <= length)) | (since == length)
             if isinstance(schedule, PolynomialDecay):
                 left = 1 - tf.clip_by_value(tf.cast(since, tf.float32) / length, 0, 1)
-                missing = sparsity - schedule.initial_sparsity
+                missing = sparsity - min(schedule.initial_sparsity, self.sparsity)
                 sparsity = sparsity - missing * left**schedule.power
         return due, sparsity
 

@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 from rich.console import Console
 
 from keras_cls.classifier import Classifier, load
 from keras_cls.compression.settings import Clustering, Pruning, Quantization, Technique
+from keras_cls.compression.twin import refuse_unknown_layers
 from keras_cls.compression.twin_trainee import TwinTrainee
 from keras_cls.data.broken import BrokenImages
 from keras_cls.data.opening import TrainingData, fingerprint
@@ -26,12 +28,14 @@ from keras_cls.training.run_folder import RunFolder
 from keras_cls.training.starting import starting_classifier
 from keras_cls.training.stopping import stop_requests
 
-LEARNING_RATES: dict[type[Technique], float] = {
-    Pruning: 0.01,
+_LEARNING_RATES: dict[type[Technique], float] = {
+    Pruning: 0.05,
     # What moves is the mean of many weights, with the sum of their gradients.
     Clustering: 0.001,
     Quantization: 0.001,
 }
+# Without normalization weights of any size keep their size, and large steps throw them about.
+_UNNORMALIZED = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Refinement:
         technique: what the weights are to bear.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: of the first step; None for what is usual with the technique.
+        learning_rate: of the first step; None for what is usual with the technique, and a tenth of
+            it where the network has no normalization.
     """
 
     technique: Technique
@@ -50,14 +55,12 @@ class Refinement:
     batch_size: int = 128
     learning_rate: float | None = None
 
-    @property
-    def rate(self) -> float:
+    def rate_for(self, model: keras.Model) -> float:
         """The learning rate of the first step."""
-        return (
-            LEARNING_RATES[type(self.technique)]
-            if self.learning_rate is None
-            else self.learning_rate
-        )
+        if self.learning_rate is not None:
+            return self.learning_rate
+        normalized = any(hasattr(layer, "moving_mean") for layer in model.layers)
+        return _LEARNING_RATES[type(self.technique)] * (1 if normalized else _UNNORMALIZED)
 
     def to_dict(self) -> dict[str, Any]:
         """What tells it from others, as plain JSON types."""
@@ -71,7 +74,7 @@ class Refinement:
             "technique": settings,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
-            "learning_rate": self.rate,
+            "learning_rate": self.learning_rate,
         }
 
 
@@ -81,6 +84,7 @@ def refine(
     refinement: Refinement,
     directory: Path,
     *,
+    teacher: Classifier | None = None,
     seed: int = 0,
     quiet: bool = False,
     within: Path | None = None,
@@ -96,6 +100,8 @@ def refine(
         images: with the classifier's labels, in their order.
         refinement: what to train for, and how long.
         directory: the run's folder.
+        teacher: whose answers it learns beside the labels, such as the network as it was before;
+            None for the labels alone.
         seed: what the order of images and their variations are drawn from.
         quiet: show no progress.
         within: the folder that a message tells to go on with; None for ``directory``.
@@ -106,8 +112,14 @@ def refine(
         ConfigError: the folder holds something else, or a run with other settings.
         ExportError: the network has no twin, or nothing in it for the technique.
     """
+    refuse_unknown_layers(classifier.model)  # before Keras copies them, which may not know how
     folder = RunFolder(directory)
-    request = {"classifier": classifier.digest(), "seed": seed, **refinement.to_dict()}
+    request = {
+        "classifier": classifier.digest(),
+        "teacher": None if teacher is None else teacher.digest(),
+        "seed": seed,
+        **refinement.to_dict(),
+    }
     with disk_errors_named(directory):
         folder.check(request)
         if folder.read_state().finished:
@@ -119,7 +131,7 @@ def refine(
                 folder.check_data(resolved)
             folder.write_settings({"request": request, "resolved": resolved})
             return _trained(
-                classifier, images, refinement, folder, seed, quiet, within or directory
+                classifier, images, refinement, folder, teacher, seed, quiet, within or directory
             )
 
 
@@ -128,6 +140,7 @@ def _trained(
     images: TrainingData,
     refinement: Refinement,
     folder: RunFolder,
+    teacher: Classifier | None,
     seed: int,
     quiet: bool,
     within: Path,
@@ -144,7 +157,8 @@ def _trained(
         refined,
         refinement.technique,
         steps=plan.epochs * plan.steps,
-        learning_rate=refinement.rate,
+        learning_rate=refinement.rate_for(refined.model),
+        teacher=teacher,
     )
     if state.checkpoint is not None:
         load_checkpoint(folder.path / state.checkpoint, trainee.variables)

@@ -100,13 +100,27 @@ def write_report(
         columns=_COLUMNS,
         rows=_rows(accuracy, found, best),
         charts=_charts(accuracy, found, best),
-        budget={name.replace("_", " "): value for name, value in budget.to_dict().items()},
+        budget=_limits(budget),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         versions=[f"{name} {number}" for name, number in library_versions().items()],
     )
     with new_file(path) as file:
         file.write_text(text, encoding="utf-8")
     return path
+
+
+def _limits(budget: Budget) -> dict[str, str | None]:
+    drop, latency = budget.max_accuracy_drop, budget.max_latency
+    size, packed = (
+        None if limit is None else f"{limit / 1e6:g} MB"
+        for limit in (budget.max_size, budget.max_compressed_size)
+    )
+    return {
+        "max accuracy drop": None if drop is None else f"{100 * drop:g} points",
+        "max size": size,
+        "max packed size": packed,
+        "max latency": None if latency is None else f"{latency:g} ms",
+    }
 
 
 def _tiles(accuracy: float, best: Measured) -> list[html.Tile]:
@@ -162,6 +176,11 @@ def _charts(accuracy: float, found: Sequence[Shown], best: Shown) -> list[_Chart
     return charts
 
 
+def _lone(value: float, _: int) -> str:
+    """A tick between the powers of ten, but for those that would run into the next one's."""
+    return f"{value:g}" if f"{value:.0e}"[0] in "235" else ""
+
+
 def _pareto(x: np.ndarray, y: np.ndarray, accuracy: float, best: int, unit: str) -> Figure:
     """Points, the line of those that none beats in these two, and the accuracy that there was."""
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
@@ -179,7 +198,7 @@ def _pareto(x: np.ndarray, y: np.ndarray, accuracy: float, best: int, unit: str)
     )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(_lone))
     axes.tick_params(axis="x", which="minor", colors=html.INK, labelsize=8, length=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel(unit, color=html.INK, fontsize=9)

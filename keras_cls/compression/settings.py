@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from keras_cls.errors import ConfigError
 
@@ -75,6 +75,9 @@ class Pruning:
             channels are no multiple of four stay as they are. They are chosen once, in the first
             step: the schedule is without effect too.
         by_layer: the sparsity of layers, by name, that are to have another one; 0 for none.
+        allocation: ``"uniform"`` for the same sparsity in each kernel; ``"lamp"`` for that of all
+            kernels together, divided among them by layer-adaptive magnitude (Lee, Park, Mo, Ahn and
+            Shin, arXiv:2010.07611): layers with weights to spare get more of the zeros.
 
     Raises:
         ConfigError: a sparsity outside 0 to 1, or not above the schedule's initial one.
@@ -84,6 +87,7 @@ class Pruning:
     schedule: Schedule = field(default_factory=ConstantSparsity)
     two_of_four: bool = False
     by_layer: Mapping[str, float] = field(default_factory=dict, hash=False)
+    allocation: Literal["uniform", "lamp"] = "uniform"
 
     def __post_init__(self) -> None:
         _check_share("sparsity", self.sparsity)
@@ -91,6 +95,10 @@ class Pruning:
             raise ConfigError(
                 "schedule: expected a ConstantSparsity or a PolynomialDecay, found "
                 f"{self.schedule!r}"
+            )
+        if self.allocation not in ("uniform", "lamp"):
+            raise ConfigError(
+                f"allocation: expected 'uniform' or 'lamp', found {self.allocation!r}"
             )
         for name, share in self.by_layer.items():
             _check_share(f"by_layer[{name!r}]", share)

@@ -74,6 +74,14 @@ def twin_of(model: keras.Model) -> tf_keras.Model:
     return twin
 
 
+def refuse_unknown_layers(model: keras.Model) -> None:
+    """Raise ExportError where a layer is of a type that has no twin; it is named."""
+    calls, _ = calls_to_outputs(model)
+    for call in calls:
+        if not isinstance(call.layer, keras.layers.InputLayer):
+            _rule_of(call)
+
+
 def copy_back(twin: tf_keras.Model, model: keras.Model) -> None:
     """Copy a twin's weights into the model that it is the twin of, to the last bit.
 
@@ -199,7 +207,7 @@ def _values_of(twin: tf_keras.Model) -> dict[str, dict[str, np.ndarray]]:
 # ---------------------------------------------------------------------------------------- rules
 
 
-def _twin(call: Call, name: str) -> tf_keras.layers.Layer:
+def _rule_of(call: Call) -> LayerRule:
     rule = _RULES.get(type(call.layer))
     if rule is None:
         raise ExportError(
@@ -207,6 +215,11 @@ def _twin(call: Call, name: str) -> tf_keras.layers.Layer:
             "say how to make one with keras_cls.compression.twin_layer; known are "
             f"{', '.join(sorted({kind.__name__ for kind in _RULES}))}"
         )
+    return rule
+
+
+def _twin(call: Call, name: str) -> tf_keras.layers.Layer:
+    rule = _rule_of(call)
     try:
         twin = rule(call.layer, name)
     except (TypeError, ValueError) as error:

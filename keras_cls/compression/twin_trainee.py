@@ -18,18 +18,23 @@ from keras_cls.training.figures import batch_figures, cross_entropy
 from keras_cls.training.schedules import Cosine, Scheduled
 
 _MOMENTUM = 0.9
+# Pruning at a large rate is training anew, and what is left of the weights overfits without it.
+_PRUNING_DECAY = 5e-4
 
 
 class TwinTrainee:
     """A classifier's twin with a technique around its layers, an optimizer, and a training step.
 
-    Momentum, at a rate that falls as half a cosine; no decay of weights: they were trained before.
+    Momentum, at a rate that falls as half a cosine. Kernels decay while they are pruned, and not
+    under the other techniques, whose small steps only move them a little.
 
     Args:
         classifier: what to refine; it is changed by :meth:`hand_over` alone.
         technique: what its weights are to bear.
         steps: of the whole run.
         learning_rate: of the first step.
+        teacher: whose answers are half of each image's target (Hinton, Vinyals and Dean,
+            arXiv:1503.02531, at temperature 1); None for the labels alone.
 
     Raises:
         ExportError: the network has no twin, or nothing for the technique in it.
@@ -38,15 +43,23 @@ class TwinTrainee:
     workers = 1
 
     def __init__(
-        self, classifier: Classifier, technique: Technique, *, steps: int, learning_rate: float
+        self,
+        classifier: Classifier,
+        technique: Technique,
+        *,
+        steps: int,
+        learning_rate: float,
+        teacher: Classifier | None = None,
     ) -> None:
         self.classifier = classifier
         self.strategy = tf.distribute.get_strategy()
         self._wrapped = _wrap(twin_of(classifier.model), technique)
         self.network = self._wrapped.network
+        self._teacher = teacher
         self._schedule = Scheduled(Cosine(), learning_rate, steps, 0)
         self.optimizer = tf_keras.optimizers.SGD(learning_rate, _MOMENTUM)
         self._trained = list(self.network.trainable_variables)
+        self._decay = _PRUNING_DECAY if isinstance(technique, Pruning) else 0.0
         self.optimizer.build(self._trained)
         # Clustering moves its layers' variables about whenever it is called.
         found = [*self.network.weights, *self.optimizer.variables]
@@ -78,17 +91,27 @@ class TwinTrainee:
         self.optimizer.learning_rate.assign(
             self._schedule(tf.cast(self.optimizer.iterations, tf.int32))
         )
+        wanted = targets
+        if self._teacher is not None:
+            wanted = (targets + self._teacher.network(images)) / 2
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._trained)
             logits = self.network(images, training=True)
-            losses = cross_entropy(targets, logits, multi_label=self.classifier.multi_label)
+            losses = cross_entropy(wanted, logits, multi_label=self.classifier.multi_label)
             loss = tf.reduce_mean(losses)
-        gradients = tape.gradient(loss, self._trained)
-        self.optimizer.apply_gradients(zip(gradients, self._trained, strict=True))
+        gradients = zip(tape.gradient(loss, self._trained), self._trained, strict=True)
+        self.optimizer.apply_gradients(
+            (gradient + self._decay_of(variable) * variable, variable)
+            for gradient, variable in gradients
+            if gradient is not None  # clusters learn in place of their kernel
+        )
         self._wrapped.after_step()
         shown = loss * tf.cast(tf.shape(images)[0], tf.float32)
         figures = batch_figures(shown, targets, logits, self.classifier.multi_label)
         return tf.concat([figures, stop[None]], axis=0)
+
+    def _decay_of(self, variable: tf.Variable) -> float:
+        return self._decay if variable.shape.rank > 1 else 0.0
 
 
 class _Wrapped(Protocol):

@@ -7,6 +7,7 @@ free version number.
 """
 
 import os
+import warnings
 from pathlib import Path
 from typing import Literal, cast
 
@@ -18,6 +19,7 @@ from keras_cls.exporting.calibration_images import (
     PreparedImages,
     calibration_images,
 )
+from keras_cls.exporting.hardware import slow_here
 from keras_cls.exporting.litert import LITE_PRECISIONS, LiteFile, LitePrecision
 from keras_cls.exporting.networks import (
     PRECISIONS,
@@ -27,7 +29,7 @@ from keras_cls.exporting.networks import (
 )
 from keras_cls.exporting.publishing import Artefact, publish
 from keras_cls.exporting.saved_model import SavedModel
-from keras_cls.exporting.verification import sample_of
+from keras_cls.exporting.verification import refuse_broken_weights, sample_of
 
 __all__ = ["export"]
 
@@ -47,6 +49,7 @@ def export(
     calibration: CalibrationData | None = None,
     calibration_method: Method = "mse",
     verify: Literal["strict", "report"] = "strict",
+    fallback: bool = False,
 ) -> Path:
     """Publish a classifier as the next version in a model's folder.
 
@@ -68,13 +71,19 @@ def export(
         calibration_method: where the 256 steps of a byte end: at the ``"max"`` that was seen, at a
             ``"percentile"`` (99.99), or where the squared error (``"mse"``) or the change of the
             distribution (``"entropy"``) is smallest. LiteRT's converter has a rule of its own.
-        verify: the export's answers are compared with the Keras model's, on the calibration images,
-            else on the sample kept with the classifier, else on synthetic images. ``"strict"``
+        verify: the export's answers are compared with the Keras model's, on the calibration images
+            and the sample kept with the classifier, else on synthetic images. ``"strict"``
             refuses to publish beyond the bound; ``"report"`` publishes and writes the differences
             into the card.
+        fallback: publish the SavedModel in float32 as well, one version before it, for servers that
+            cannot run int8 (Arm, a build without oneDNN) or have no bfloat16. Both are verified
+            before either is published, and their cards name each other.
 
     Returns:
         The new version's folder, such as ``models/pets/1``.
+
+    Warns:
+        UserWarning: it will be slow on this machine, or what it was calibrated with says little.
 
     Raises:
         ConfigError: an argument that makes no sense.
@@ -90,14 +99,25 @@ def export(
             f"precision of {format} must be one of {', '.join(PRECISIONS_OF[format])}; found "
             f"{precision!r}"
         )
+    if fallback and (format != "saved_model" or precision == "float32"):
+        raise ConfigError(
+            "fallback: a float32 version goes beside a saved_model in int8 or bfloat16; found "
+            f"{format} in {precision}"
+        )
     if not isinstance(classifier, Classifier):
         classifier = load(classifier)
+    refuse_broken_weights(classifier)
+    if format == "saved_model" and (reason := slow_here(precision)):
+        warnings.warn(reason, stacklevel=2)
     images = None
     if precision == "int8" or calibration is not None:
         images = calibration_images(classifier, calibration)
     return publish(
         classifier,
-        _artefact(classifier, format, precision, images, calibration_method),
+        [
+            _artefact(classifier, format, each, images, calibration_method)
+            for each in (("float32", precision) if fallback else (precision,))
+        ],
         Path(directory).expanduser(),
         sample_of(classifier, images),
         strict=verify == "strict",

@@ -7,6 +7,7 @@ smallest ("mse"); the distribution of the numbers changes least ("entropy", the 
 8-bit Inference with TensorRT, GTC 2017).
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias, get_args
 
@@ -23,7 +24,7 @@ from keras_cls.exporting.byte_formats import (
     offset_of,
 )
 from keras_cls.exporting.float_network import run_all_in_float
-from keras_cls.exporting.nodes import Graph
+from keras_cls.exporting.nodes import Fused, Graph
 
 Method: TypeAlias = Literal["max", "percentile", "mse", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -45,6 +46,7 @@ def calibrated_formats(
     """
     names = sorted(name for family in families(graph) for name in family)
     low, high = _extremes(graph, images, names)
+    _warn_of_silent(graph, low, high, len(images))
     kind = kinds(graph, low)
     limit = {name: _largest(kind[name], low[name], high[name]) for name in names}
     if method != "max":
@@ -54,6 +56,25 @@ def calibrated_formats(
             for name in names
         }
     return choose_formats(graph, kind, low, limit)
+
+
+def _warn_of_silent(
+    graph: Graph, low: dict[str, np.ndarray], high: dict[str, np.ndarray], images: int
+) -> None:
+    """What gave nothing but zeros has a range that is made up."""
+    silent = [
+        node.name
+        for node in graph
+        if isinstance(node, Fused)
+        and node.linear.kernel.any()
+        and not (low[node.name].any() or high[node.name].any())
+    ]
+    if silent:
+        warnings.warn(
+            f"{', '.join(silent)}: zero on all {images} images of the calibration: what other "
+            "images make of it is lost in int8; calibrate with images such as the model will see",
+            stacklevel=2,
+        )
 
 
 def _largest(kind: Kind, low: np.ndarray, high: np.ndarray) -> float:

@@ -18,6 +18,9 @@ from keras_cls.preprocessing import normalize
 MOST_IMAGES = 256
 """More change the ranges by less than what is lost by rounding."""
 
+_FEW_IMAGES = 16
+_MOST_NAMED = 3
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedImages:
@@ -71,13 +74,15 @@ def calibration_images(
         numbered = range(len(images))
         prepared = list(pool.map(lambda n: _prepared(classifier, images[n], n), numbered))
     lost = [found for found in prepared if isinstance(found, ImageError)]
-    if lost:
-        warnings.warn(
-            f"{origin}: left out of the calibration: {'; '.join(map(str, lost))}", stacklevel=2
-        )
     kept = [found for found in prepared if not isinstance(found, ImageError)]
+    named = "; ".join(map(str, lost[:_MOST_NAMED]))
+    if len(lost) > _MOST_NAMED:
+        named += f"; and {len(lost) - _MOST_NAMED} more"
     if not kept:
-        raise ConfigError(f"{origin}: no image to calibrate with")
+        reason = f": {named}" if lost else ""
+        raise ConfigError(f"{origin}: no image to calibrate with{reason}")
+    if lost:
+        warnings.warn(f"{origin}: left out of the calibration: {named}", stacklevel=2)
     stacked = np.stack(kept)
     return _checked(PreparedImages(stacked, _pixels(stacked, classifier), origin))
 
@@ -104,6 +109,12 @@ def _checked(images: PreparedImages) -> PreparedImages:
             f"{images.origin}: each of the {len(images.prepared)} images is of one colour "
             "throughout: with these the ranges of a network cannot be found; calibrate with images "
             "such as it will see"
+        )
+    if len(images.prepared) < _FEW_IMAGES:
+        warnings.warn(
+            f"{images.origin}: {len(images.prepared)} are few to calibrate with: what other "
+            f"images have beyond is cut off; give {MOST_IMAGES}, such as the training data",
+            stacklevel=3,
         )
     return images
 

@@ -7,7 +7,6 @@ the caller's. TensorFlow Serving finds the signature when it is started with --p
 import contextlib
 import io
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,11 @@ from keras_cls.classifier import Classifier
 from keras_cls.errors import ExportError
 from keras_cls.exporting.networks import Network
 from keras_cls.exporting.verification import BOUNDS, Sample, Verification, compared
+from keras_cls.hushing import without_advice
 from keras_cls.preprocessing import normalize
 
 LitePrecision: TypeAlias = Literal["float32", "dynamic", "int8"]
 LITE_PRECISIONS: tuple[LitePrecision, ...] = get_args(LitePrecision)
-
-MODEL_FILE = "model.tflite"
-"""The name that TensorFlow Serving looks for."""
 
 _LAST_STEPS = ["SOFTMAX", "LOGISTIC"]
 """In float: the bytes of probabilities would tell 256 of them apart."""
@@ -68,13 +65,12 @@ class LiteFile:
             except Exception as error:  # whatever the converter's own compiler raises
                 reason = str(error).strip().splitlines()[0]
                 raise ExportError(f"{model_name}: LiteRT cannot be written: {reason}") from error
-        (folder / MODEL_FILE).write_bytes(content)
+        (folder / contract.LITE_FILE).write_bytes(content)
 
     def verify(self, folder: Path, sample: Sample) -> Verification:
         """By LiteRT's interpreter."""
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")  # it moves to a package of its own
-            interpreter = tf.lite.Interpreter(str(folder / MODEL_FILE))
+        with without_advice(), _quiet():  # it moves to a package of its own
+            interpreter = tf.lite.Interpreter(str(folder / contract.LITE_FILE))
         run = interpreter.get_signature_runner(contract.SIGNATURE_DEFAULT)
         answers = [run(**{contract.INPUT_IMAGES: image[None]}) for image in sample.pixels]
         found = np.concatenate([answer[contract.OUTPUT_PROBABILITIES] for answer in answers])

@@ -49,7 +49,7 @@ def lower(model: keras.Model) -> Graph:
         if rule is None:
             raise ExportError(
                 f"{call.name}: a layer of type {type(call.layer).__name__} cannot be lowered to an "
-                f"inference graph; known are {', '.join(sorted(t.__name__ for t in _RULES))}"
+                f"inference graph; known are {', '.join(sorted({t.__name__ for t in _RULES}))}"
             )
         inputs = tuple(place[name] for name in call.inputs)
         call = Call(call.name, call.layer, inputs)

@@ -48,5 +48,7 @@ def written_multiply_adds(folder: Path) -> MultiplyAdds:
 
 def _multiply_adds(operation: tf.Operation) -> int:
     kernel, output = operation.inputs[1].shape, operation.outputs[0].shape
+    if not kernel.is_fully_defined():
+        return 0  # not the network's: it prepares images, whose size nobody knows yet
     weights = prod(kernel[:2]) * output[-1] if "Depthwise" in operation.type else prod(kernel)
     return int(prod(output[1:-1]) * weights)

@@ -18,7 +18,10 @@ from tensorflow.core.framework import attr_value_pb2
 from keras_cls.errors import ExportError
 
 GUARD = "int8_needs_TensorFlow_for_x86_with_oneDNN"
-"""Part of each node's name: TensorFlow quotes it where it has no kernel for the node."""
+"""Part of each node's name: TensorFlow quotes it where it has no kernel for the node.
+
+Where it does not even know the operation, it names that alone: _FusedQuantizedConv2D.
+"""
 
 Range: TypeAlias = tuple[float, float]
 
@@ -29,21 +32,24 @@ def require() -> None:
     Raises:
         ExportError: it cannot be done on this machine.
     """
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        fed = tf.compat.v1.placeholder(tf.float32, (1, 16))
-        pixels = quantize(fed, (0.0, 255.0), tf.quint8)
-        kernel, high, bias = np.ones((16, 16), np.int8), np.full(16, 127.0), np.zeros(16)
-        product = matrix_product(pixels, (0.0, 255.0), kernel, high, bias)
-        try:
-            found = session.run(product, {fed: np.ones((1, 16))})
-            computes = bool(np.allclose(found, 16))
-        except tf.errors.OpError:
-            computes = False
+    try:
+        computes = _computes()
+    except (tf.errors.OpError, RuntimeError):  # no kernel of it; no such operation at all
+        computes = False
     if not computes:
         raise ExportError(
             "int8 needs TensorFlow's oneDNN operations on bytes, which its builds for x86 have and "
             f"the one on this machine ({platform.machine()}) cannot run"
         )
+
+
+def _computes() -> bool:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        fed = tf.compat.v1.placeholder(tf.float32, (1, 16))
+        pixels = quantize(fed, (0.0, 255.0), tf.quint8)
+        kernel, high, bias = np.ones((16, 16), np.int8), np.full(16, 127.0), np.zeros(16)
+        product = matrix_product(pixels, (0.0, 255.0), kernel, high, bias)
+        return bool(np.allclose(session.run(product, {fed: np.ones((1, 16))}), 16))
 
 
 def convolution(

@@ -1,5 +1,7 @@
 """Publish an export: written beside its place, verified, and renamed to the next free version."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,9 +29,22 @@ class Artefact(Protocol):
 
 
 def publish(
-    classifier: Classifier, artefact: Artefact, directory: Path, sample: Sample, *, strict: bool
+    classifier: Classifier,
+    artefacts: Sequence[Artefact],
+    directory: Path,
+    sample: Sample,
+    *,
+    strict: bool,
 ) -> Path:
     """The new version's folder in a model's folder.
+
+    Args:
+        classifier: what all of it was made from.
+        artefacts: what is published, or before it what servers fall back on that cannot run it;
+            their versions follow each other, and their cards name each other.
+        directory: the model's folder.
+        sample: what they are verified on.
+        strict: refuse what differs beyond the bound.
 
     Raises:
         ExportError: it cannot be written, or, ``strict``, differs beyond the bound; nothing is
@@ -38,26 +53,40 @@ def publish(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         while True:
-            version = directory / str(_next_version(directory))
+            first = _next_version(directory)
+            places = [directory / str(first + number) for number in range(len(artefacts))]
             try:
-                with new_folder(version) as folder:
-                    artefact.write(folder, directory.resolve().name, sample)
-                    found = artefact.verify(folder, sample)
-                    if strict:
-                        found.raise_unless_within_bounds()
-                    card = {
-                        **classifier.card(),
-                        "export": artefact.card(folder),
-                        "verification": found.to_dict(),
-                    }
-                    write_json(folder / CARD_FILE, card)
-                return version
+                with ExitStack() as folders:
+                    # Renamed from the last that was opened on, so that the highest comes last.
+                    opened = [folders.enter_context(new_folder(each)) for each in places[::-1]]
+                    for artefact, folder, version in zip(
+                        artefacts, opened[::-1], range(first, first + len(artefacts)), strict=True
+                    ):
+                        artefact.write(folder, directory.resolve().name, sample)
+                        found = artefact.verify(folder, sample)
+                        if strict:
+                            found.raise_unless_within_bounds()
+                        card = {
+                            **classifier.card(),
+                            "export": {**artefact.card(folder), **_beside(version, places)},
+                            "verification": found.to_dict(),
+                        }
+                        write_json(folder / CARD_FILE, card)
+                return places[-1]
             except FileExistsError:
                 continue  # somebody else published this number meanwhile
     except OSError as error:
         raise ExportError(f"{directory}: cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
         raise ExportError(f"{directory}: cannot be written: {error.message}") from error
+
+
+def _beside(version: int, places: Sequence[Path]) -> dict[str, int]:
+    """Which other version there is, for the card."""
+    if len(places) == 1:
+        return {}
+    fallback, published = (int(place.name) for place in places)
+    return {"fallback": fallback} if version == published else {"fallback_of": published}
 
 
 def _next_version(directory: Path) -> int:

@@ -1,5 +1,6 @@
 """The serving signatures of a classifier: TensorFlow functions with the preprocessing inside."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,9 @@ import tensorflow as tf
 
 from keras_cls import contract
 from keras_cls.classifier import Classifier
-from keras_cls.data.decoding import decode_image
+from keras_cls.data.decoding import decode_image, decode_small_alike
 from keras_cls.exporting.networks import Network
-from keras_cls.preprocessing import normalize, transform
+from keras_cls.preprocessing import SMALL_PIXELS, normalize, resample_small, resize_and_crop
 
 
 class ServingSignatures:
@@ -24,6 +25,9 @@ class ServingSignatures:
         self._labels = classifier.labels
         self._pixels_shape = (None, *self._rule.size, self._rule.image_channels)
         self._network = network.probabilities
+        # One function for all signatures: the file holds it once.
+        encoded = tf.TensorSpec((None,), tf.string)
+        self._prepared = _function(self._prepare, encoded)
 
     def functions(self) -> dict[str, Any]:
         """Signature name -> concrete function."""
@@ -58,16 +62,26 @@ class ServingSignatures:
         return self._best(self._of_encoded(parsed[contract.EXAMPLE_IMAGE_KEY]))
 
     def _of_encoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        def prepared(data: tf.Tensor) -> tf.Tensor:
-            return transform(decode_image(data, self._rule.image_channels), self._rule)
-
         image_bytes = tf.ensure_shape(image_bytes, (None,))
-        images = tf.map_fn(
-            prepared,
-            _never_empty(image_bytes, tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8))),
-            fn_output_signature=tf.TensorSpec(self._rule.input_shape, tf.float32),
-        )
+        filler = tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8))
+        images = self._prepared(_never_empty(image_bytes, filler))
         return self._network(images)[: tf.shape(image_bytes)[0]]
+
+    def _prepare(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """String [N] -> float32 [N, H, W, C], the network's input."""
+        rule = self._rule
+
+        def one_by_one() -> tf.Tensor:
+            return tf.map_fn(
+                lambda data: resize_and_crop(decode_image(data, rule.image_channels), rule),
+                image_bytes,
+                fn_output_signature=tf.TensorSpec((*rule.size, rule.image_channels), tf.float32),
+            )
+
+        if math.prod(rule.size) > SMALL_PIXELS:
+            return normalize(one_by_one(), rule)
+        alike, pixels = decode_small_alike(image_bytes, rule.image_channels)
+        return normalize(tf.cond(alike, lambda: resample_small(pixels, rule), one_by_one), rule)
 
     def _best(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, indices = tf.math.top_k(probabilities, min(contract.TOP_K, len(self._labels)))

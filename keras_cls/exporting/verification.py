@@ -14,6 +14,7 @@ from keras_cls import contract
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ExportError
 from keras_cls.exporting.calibration_images import PreparedImages
+from keras_cls.hushing import without_advice
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ BOUNDS = {
 }
 """By the precision of the export."""
 
+_LEAST_SAME_CLASS = 0.5
+"""Small differences are large ones where no class is probable: then the order of classes tells."""
+
+_ENOUGH_IMAGES = 16
+"""To count on how many of them the best class is the same."""
+
 _SYNTHETIC_IMAGES = 4
 _MOST_IMAGES = 64
 
@@ -52,6 +59,7 @@ class Verification:
         images: how many were compared.
         source: where they are from.
         same_class: the share of them for which both find the same class best.
+        same_class_bound: the least; 0 where the images are few.
     """
 
     images: int
@@ -63,6 +71,7 @@ class Verification:
     mean_difference: float
     mean_bound: float
     same_class: float
+    same_class_bound: float = 0.0
 
     @property
     def within_bounds(self) -> bool:
@@ -75,6 +84,7 @@ class Verification:
                 or self.encoded_difference <= self.encoded_bound
             )
             and self.mean_difference <= self.mean_bound
+            and self.same_class >= self.same_class_bound
         )
 
     def raise_unless_within_bounds(self) -> None:
@@ -90,8 +100,10 @@ class Verification:
         raise ExportError(
             "the export does not agree with the Keras model: probabilities differ by "
             f"{self.tensor_difference:.2g} for pixels (allowed {self.tensor_bound:g}; in the mean "
-            f"{self.mean_difference:.2g}, allowed {self.mean_bound:g}){encoded}, on {self.images} "
-            f"images ({self.source}). Nothing was published; verify='report' publishes all the same"
+            f"{self.mean_difference:.2g}, allowed {self.mean_bound:g}){encoded}; the best class is "
+            f"the same on {self.same_class:.0%} (at least {self.same_class_bound:.0%}) of "
+            f"{self.images} images ({self.source}). Nothing was published; verify='report' "
+            "publishes all the same"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,12 +125,38 @@ class Sample:
     source: str
 
 
+def refuse_broken_weights(classifier: Classifier) -> None:
+    """Raise ExportError where a weight is no finite number; it is named.
+
+    Answers that are compared would tell as much, but not why.
+    """
+    for variable in classifier.model.variables:
+        values = np.asarray(variable)
+        if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+            continue
+        raise ExportError(
+            f"{variable.path}: {np.sum(~np.isfinite(values)):,} of {values.size:,} numbers are not "
+            "finite (nan or inf): the network gives no answers; train it again, at a smaller "
+            "learning rate, or take an earlier checkpoint"
+        )
+
+
 def sample_of(classifier: Classifier, calibration: PreparedImages | None) -> Sample:
-    """Images to compare on: of the calibration, else kept with the classifier, else synthetic."""
+    """Images to compare on: of the calibration and kept with the classifier, else synthetic.
+
+    The kept ones were not calibrated with, unless nothing else was there.
+    """
+    found: list[tuple[np.ndarray, str]] = []
     if calibration is not None:
-        return Sample(calibration.pixels[:_MOST_IMAGES], calibration.origin)
-    if classifier.sample is not None and len(classifier.sample):
-        return Sample(classifier.sample, "the sample kept with the classifier")
+        found.append((calibration.pixels[:_MOST_IMAGES], calibration.origin))
+    kept = "the sample kept with the classifier"
+    given = classifier.sample
+    if given is not None and len(given) and (calibration is None or calibration.origin != kept):
+        found.append((given, kept))
+    if found:
+        pixels = [each for each, _ in found]
+        origin = " and ".join(each for _, each in found)
+        return Sample(np.concatenate(pixels) if len(pixels) > 1 else pixels[0], origin)
     # Smooth, coloured noise: white noise would be averaged to grey by the first layers.
     rng = np.random.default_rng(0)
     channels = classifier.preprocessing.image_channels
@@ -176,6 +214,7 @@ def compared(
         mean_difference=float(np.mean(np.max(np.abs(found - wanted), axis=1))),
         mean_bound=bounds.mean,
         same_class=float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1))),
+        same_class_bound=_LEAST_SAME_CLASS if len(sample.pixels) >= _ENOUGH_IMAGES else 0.0,
     )
 
 
@@ -188,17 +227,11 @@ class SessionModel:
 
     def __init__(self, folder: Path) -> None:
         graph = tf.Graph()
-        logger = tf.get_logger()
-        level = logger.level
-        logger.setLevel("ERROR")  # the loader advises to use tf.saved_model.load
-        try:
-            with graph.as_default():
-                self._session = tf.compat.v1.Session(graph=graph)
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, [contract.SERVE_TAG], str(folder)
-                )
-        finally:
-            logger.setLevel(level)
+        with graph.as_default(), without_advice():  # to use tf.saved_model.load
+            self._session = tf.compat.v1.Session(graph=graph)
+            meta_graph = tf.compat.v1.saved_model.loader.load(
+                self._session, [contract.SERVE_TAG], str(folder)
+            )
         self.signatures = meta_graph.signature_def
 
     def __call__(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -53,10 +53,14 @@ def outputs(model: keras.Model | tf_keras.Model, images: np.ndarray) -> list[np.
 def trained(
     model: tf_keras.Model, images: np.ndarray, steps: int = 1, callbacks: list | None = None
 ) -> tf_keras.Model:
-    """After steps of SGD onto random classes, each on all images."""
+    """After small steps of SGD onto random classes, each on all images.
+
+    Of gradients of length 1: those of a network of drawn weights may be so long that one step
+    throws all values of a kernel together.
+    """
     count = len(model.outputs)
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf_keras.optimizers.SGD(1e-3), [loss] * count)
+    model.compile(tf_keras.optimizers.SGD(1e-3, global_clipnorm=1.0), [loss] * count)
     classes = np.arange(len(images)) % 7
     model.fit(
         images,

@@ -40,6 +40,11 @@ def test_the_best_within_a_budget(budget: Budget, best: Measured) -> None:
     assert ALL[budget.choose(ALL, 0.90)] is best
 
 
+def test_of_those_that_miss_it_alike_the_smallest_packed_is_chosen() -> None:
+    found = [Measured(0.9, 1000, 900), Measured(0.9, 1001, 500), Measured(0.9, 1200, 300)]
+    assert Budget(0.01, max_size=800).choose(found, 0.9) == 1
+
+
 def test_a_miss_is_told_in_figures() -> None:
     budget = Budget(0.01, max_size=500, max_latency=1.0)
     assert budget.describe_miss(SPARSE, 0.90) == (

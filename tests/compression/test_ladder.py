@@ -41,11 +41,15 @@ def test_what_is_not_asked_for_is_left_out() -> None:
     assert names(("bfloat16",), (), (16,)) == ["bfloat16", "16 values, bfloat16"]
 
 
+def test_what_is_asked_for_twice_is_made_once() -> None:
+    assert names(("bfloat16",), (0.5, 0.5, 0.0), ()) == ["bfloat16", "50 % zeros, bfloat16"]
+
+
 def test_what_was_won_is_preserved() -> None:
     pruned, clustered, aware = (
         each.technique for each in ladder(ALL, (0.8,), (32,), Training(2, 128, 10))[-1].refinements
     )
-    assert isinstance(pruned, Pruning) and pruned.schedule.end_step == 10
+    assert isinstance(pruned, Pruning) and pruned.schedule.end_step == 6
     assert clustered == Clustering(32, preserve_sparsity=True)
     assert aware == Quantization(preserve_sparsity=True, preserve_clusters=True)
 

@@ -16,7 +16,7 @@ from keras_cls.compression import (
     strip_pruning,
     twin_of,
 )
-from keras_cls.compression.pruning import _Schedule
+from keras_cls.compression.pruning import _Schedule, lamp_scores
 from keras_cls.errors import ConfigError
 
 
@@ -72,6 +72,22 @@ def test_layers_may_have_a_share_of_their_own() -> None:
     assert found.pop("C3") == pytest.approx(0.9, abs=0.01)
     assert found.pop("F6") == 0
     assert all(share == pytest.approx(0.5, abs=0.01) for share in found.values())
+
+
+def test_layers_with_weights_to_spare_get_more_of_the_zeros() -> None:
+    model, _ = pruned("lenet5", Pruning(0.8, allocation="lamp"))
+    found = kernels(model)
+    zeros = sum(np.sum(kernel == 0) for kernel in found.values())
+    assert zeros / sum(kernel.size for kernel in found.values()) == pytest.approx(0.8, abs=0.01)
+    shares = {name: np.mean(kernel == 0) for name, kernel in found.items()}
+    assert shares["C5"] > 0.8 > shares["C1"], "the largest kernel, and the smallest"
+    assert max(shares.values()) < 1
+
+
+def test_lamp_scores_are_those_of_the_paper() -> None:
+    kernel = np.array([[3.0, -1.0], [0.0, 2.0]])
+    # Sorted: 0, 1, 4, 9; each over the sum from itself on.
+    np.testing.assert_allclose(lamp_scores(kernel), [0 / 14, 1 / 14, 4 / 13, 9 / 9])
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:

@@ -69,7 +69,7 @@ def test_zeros_and_clusters_outlast_all_that_follows(classifier, images, tmp_pat
         tmp_path,
         PRUNING,
         Clustering(8, preserve_sparsity=True),
-        Quantization(preserve_sparsity=True),
+        Quantization(preserve_sparsity=True, preserve_clusters=True),
     )
     zeros = [np.mean(kernel == 0) for kernel in kernels(found)]
     assert min(zeros) > 0.79
@@ -78,6 +78,20 @@ def test_zeros_and_clusters_outlast_all_that_follows(classifier, images, tmp_pat
     )
     for kernel in kernels(clustered):
         assert len(np.unique(kernel)) <= 8
+
+
+def test_a_teacher_is_listened_to(classifier, images, tmp_path) -> None:
+    refinement = Refinement(Quantization(), epochs=1, batch_size=32)
+    found = [
+        refine(classifier, images, refinement, tmp_path / name, teacher=teacher, quiet=True)
+        for name, teacher in (("alone", None), ("taught", classifier))
+    ]
+    assert found[0].digest() != found[1].digest()
+    far = [
+        np.abs(each.probabilities(digits(100)[0]) - classifier.probabilities(digits(100)[0])).mean()
+        for each in found
+    ]
+    assert far[1] < far[0], "closer to the teacher's answers"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_schedules_that_make_no_sense() -> None:
         lambda: Pruning(0.5, PolynomialDecay(10, initial_sparsity=0.6)),
         lambda: Pruning(0.5, "polynomial"),
         lambda: Pruning(0.5, by_layer={"conv1": 1.0}),
+        lambda: Pruning(0.5, allocation="global"),
     ):
         with pytest.raises(ConfigError, match=r"expected .* found"):
             made()

@@ -14,7 +14,7 @@ from keras_cls.errors import ExportError
 layers = keras.layers
 
 
-QUICK = {"lenet5", "googlenet", "resnet20_cifar10", "se_bn_inception"}
+QUICK = {"lenet5", "googlenet", "resnet20_cifar10"}
 
 
 def differences(model: keras.Model, images: np.ndarray) -> list[float]:

@@ -8,15 +8,15 @@ import warnings
 
 import numpy as np
 import pytest
-from classifiers import LABELS, colour_folder, photo, pixels, small_classifier
+from classifiers import LABELS, colour_folder, encoded, photo, pixels, small_classifier
 
 from keras_cls.cli import main
 from keras_cls.errors import ConfigError, ExportError
-from keras_cls.exporting import export
+from keras_cls.exporting import export, hardware
 from keras_cls.exporting.calibration_images import MOST_IMAGES, calibration_images
 from keras_cls.exporting.multiply_adds import written_multiply_adds
 from keras_cls.exporting.onednn import GUARD
-from keras_cls.exporting.verification import BOUNDS, SessionModel
+from keras_cls.exporting.verification import BOUNDS, Bounds, Sample, SessionModel, compared
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,88 @@ def test_the_card_tells_how_it_was_made(version, photos):
 
 def test_where_kernels_are_missing_the_message_names_the_reason(version):
     assert GUARD.encode() in (version / "saved_model.pb").read_bytes()
+
+
+class TestFallback:
+    """A float32 version beside it, for servers that cannot run what is published."""
+
+    @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+    def test_two_versions_that_name_each_other(self, classifier, tmp_path, precision):
+        (tmp_path / "m" / "3").mkdir(parents=True)
+        version = export(
+            classifier, tmp_path / "m", precision=precision, calibration=pixels(20), fallback=True
+        )
+        assert version == tmp_path / "m" / "5"
+        cards = [json.loads((tmp_path / "m" / n / "card.json").read_text()) for n in "45"]
+        assert [card["export"]["precision"] for card in cards] == ["float32", precision]
+        assert cards[0]["export"]["fallback_of"] == 5
+        assert cards[1]["export"]["fallback"] == 4
+        assert all(card["verification"]["within_bounds"] for card in cards)
+        with SessionModel(tmp_path / "m" / "4") as run:
+            found = run("images", {"images": pixels()})["probabilities"]
+        wanted = classifier.probabilities_of_pixels(pixels())
+        assert np.abs(found - wanted).max() < 1e-5
+        assert sorted(entry.name for entry in (tmp_path / "m").iterdir()) == ["3", "4", "5"]
+
+    def test_neither_is_published_where_one_is_refused(self, classifier, tmp_path, monkeypatch):
+        monkeypatch.setitem(BOUNDS, "int8", Bounds(-1.0, -1.0, -1.0))
+        with pytest.raises(ExportError, match="does not agree"):
+            export(
+                classifier, tmp_path / "m", precision="int8", calibration=pixels(20), fallback=True
+            )
+        assert list((tmp_path / "m").iterdir()) == []
+
+    def test_it_goes_with_what_may_not_run(self, classifier, tmp_path):
+        for options in ({}, {"format": "litert", "precision": "int8"}):
+            with pytest.raises(ConfigError, match="fallback: a float32 version goes beside"):
+                export(classifier, tmp_path / "m", fallback=True, **options)
+
+    def test_from_the_command_line(self, classifier, photos, tmp_path, capfd):
+        saved = classifier.save(tmp_path / "saved")
+        command = ["export", saved, "--to", tmp_path / "m", "--precision", "int8", "--fallback"]
+        assert main([*map(str, command), "--calibration", str(photos)]) == 0
+        assert capfd.readouterr().out.split() == [str(tmp_path / "m" / n) for n in "12"]
+
+
+class TestWarnings:
+    """What can be had here, but is of less use than it seems."""
+
+    @pytest.mark.parametrize(
+        ("precision", "words"), [("int8", "products of bytes"), ("bfloat16", "for bfloat16")]
+    )
+    def test_a_processor_that_lacks_the_instructions(
+        self, classifier, tmp_path, monkeypatch, precision, words
+    ):
+        monkeypatch.setattr(hardware, "cpu_flags", lambda: {"avx2", "fma"})
+        with pytest.warns(UserWarning, match=words):
+            export(classifier, tmp_path / "m", precision=precision, calibration=pixels(20))
+        assert words in hardware.slow_here(precision)
+        assert hardware.slow_here("float32") is None
+        monkeypatch.setattr(hardware, "cpu_flags", lambda: {"avx512_vnni", "avx512_bf16"})
+        assert hardware.slow_here(precision) is None
+        monkeypatch.setattr(hardware, "cpu_flags", set)  # the operating system does not say
+        assert hardware.slow_here(precision) is None
+
+    def test_few_images(self, classifier):
+        with pytest.warns(UserWarning, match="the calibration images: 2 are few to calibrate with"):
+            calibration_images(classifier, list(pixels(2)))
+
+    def test_a_layer_that_is_silent_on_all_images(self, tmp_path):
+        classifier = small_classifier()
+        normalization = classifier.model.get_layer("conv1_bn")
+        normalization.beta.assign(np.full(normalization.beta.shape, -100, np.float32))
+        with pytest.warns(UserWarning, match="conv1.*: zero on all 20 images of the calibration"):
+            export(classifier, tmp_path / "m", precision="int8", calibration=pixels(20))
+
+    def test_on_the_command_line_they_are_one_line(self, classifier, tmp_path, capfd):
+        saved = classifier.save(tmp_path / "saved")
+        photo_file = tmp_path / "red.png"
+        photo_file.write_bytes(encoded(photo("red")))
+        command = ["export", saved, "--to", tmp_path / "m", "--precision", "int8"]
+        assert main([*map(str, command), "--calibration", str(photo_file)]) == 0
+        said = [line for line in capfd.readouterr().err.splitlines() if "few" in line]
+        assert len(said) == 1
+        assert said[0].startswith(f"keras-cls: {photo_file}: 1 are few")
 
 
 def test_with_onednns_layouts_off_it_answers_the_same(version):
@@ -160,6 +242,10 @@ class TestCalibrationImages:
             calibration_images(classifier, np.zeros((4, 24, 20, 3), np.uint8))
         with pytest.raises(ConfigError, match="no image to calibrate with"):
             calibration_images(classifier, [])
+        with pytest.raises(
+            ConfigError, match=r"calibrate with: image 0 .* image 2 .*; and 2 more$"
+        ):
+            calibration_images(classifier, np.zeros((5, 24, 20, 2), np.uint8))
         empty = tmp_path / "empty"
         empty.mkdir()
         with pytest.raises(ConfigError, match=r"empty: no image to calibrate with"):
@@ -200,6 +286,23 @@ def test_an_export_beyond_the_bound_is_refused(classifier, tmp_path):
         with pytest.raises(ExportError, match="does not agree with the Keras model"):
             export(classifier, tmp_path / "m", precision="int8", calibration=pixels())
     assert [entry.name for entry in (tmp_path / "m").iterdir()] == ["1"]
+
+
+def test_small_differences_are_large_where_no_class_is_probable():
+    classifier = small_classifier()
+    logits = classifier.model.get_layer("logits")
+    logits.kernel.assign(np.asarray(logits.kernel) / 1000)
+    wrong = np.roll(classifier.probabilities_of_pixels(pixels(20)), 1, axis=1)
+    found = compared(classifier, wrong, BOUNDS["int8"], Sample(pixels(20), "photos/"))
+    assert found.tensor_difference < 0.01
+    assert not found.within_bounds
+    with pytest.raises(
+        ExportError, match=r"the best class is the same on 0% \(at least 50%\) of 20"
+    ):
+        found.raise_unless_within_bounds()
+    # Of so few it may be chance.
+    few = compared(classifier, wrong[:15], BOUNDS["int8"], Sample(pixels(15), "photos/"))
+    assert few.within_bounds
 
 
 def test_from_the_command_line(classifier, photos, tmp_path, capfd):

@@ -167,6 +167,13 @@ def test_this_machine_can():
     onednn.require()
 
 
+def test_a_build_without_the_operations_is_told_so(monkeypatch):
+    written = onednn._node
+    monkeypatch.setattr(onednn, "_node", lambda kind, *rest: written(f"{kind}OfNobody", *rest))
+    with pytest.raises(ExportError, match="int8 needs TensorFlow's oneDNN operations on bytes"):
+        onednn.require()
+
+
 def test_another_machine_is_told_that_it_cannot(monkeypatch):
     def another(x: tf.Tensor, *_: object) -> tf.Tensor:
         return tf.cast(tf.bitcast(x, tf.uint8), tf.float32)

@@ -7,13 +7,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import LABELS, encoded, photo, small_classifier
+from classifiers import LABELS, encoded, photo, pixels, small_classifier
 from PIL import Image
 
 from keras_cls import contract
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import export
+from keras_cls.exporting.calibration_images import calibration_images, prepared_pixels
 from keras_cls.exporting.verification import (
     BOUNDS,
     Bounds,
@@ -302,8 +303,23 @@ def test_a_network_that_gives_nan_is_not_published(tmp_path):
     classifier = small_classifier()
     kernel = classifier.model.get_layer("logits").kernel
     kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+    count = f"{np.prod(kernel.shape):,}"
+    with pytest.raises(ExportError, match=f"logits/kernel: {count} of {count} numbers are not fin"):
+        export(classifier, tmp_path / "m")
+    with pytest.raises(ExportError, match="not finite"):
+        export(classifier, tmp_path / "m", precision="int8", verify="report")
+    assert not (tmp_path / "m").exists()
+
+
+def test_answers_beyond_all_numbers_are_not_published(tmp_path):
+    classifier = small_classifier()
+    for name in ("conv1", "logits"):
+        kernel = classifier.model.get_layer(name).kernel
+        kernel.assign(np.full(kernel.shape, 1e30, np.float32))
     with pytest.raises(ExportError, match="nan"):
         export(classifier, tmp_path / "m")
+    with pytest.raises(ExportError, match="nan"):
+        export(classifier, tmp_path / "m", precision="int8", calibration=pixels(20))
 
 
 def test_a_wrong_name_for_a_score_is_found():
@@ -328,6 +344,16 @@ def test_the_kept_sample_is_what_is_verified_on(classifier):
     sample = sample_of(classifier, None)
     assert sample.pixels is kept
     assert "sample" in sample.source
+
+
+def test_what_was_not_calibrated_with_is_verified_too():
+    classifier = small_classifier()
+    classifier.sample = pixels(3)
+    given = prepared_pixels(classifier, pixels(20), "photos/")
+    sample = sample_of(classifier, given)
+    assert len(sample.pixels) == 23
+    assert sample.source == "photos/ and the sample kept with the classifier"
+    assert len(sample_of(classifier, calibration_images(classifier, None)).pixels) == 3
 
 
 def test_a_saved_classifier_can_be_named_by_its_folder(classifier, tmp_path):

@@ -1,0 +1,24 @@
+"""What the processor at hand has for numbers below float32."""
+
+from keras_cls.training.precision import BFLOAT16_FLAGS, cpu_flags
+
+_BYTE_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def slow_here(precision: str) -> str | None:
+    """Why a SavedModel in this precision is slow on this machine; None where it is not.
+
+    Also where the operating system does not say what the processor has.
+    """
+    flags = cpu_flags()
+    if precision == "int8" and flags and not flags & _BYTE_FLAGS:
+        return (
+            "this processor has no instructions for products of bytes (AVX512-VNNI, AVX-VNNI or "
+            "AMX): int8 gives the same answers here, but may be no faster than float32"
+        )
+    if precision == "bfloat16" and flags and not flags & BFLOAT16_FLAGS:
+        return (
+            "this processor has no instructions for bfloat16 (AVX512-BF16 or AMX): it gives the "
+            "same answers here, but is slower than float32"
+        )
+    return None
