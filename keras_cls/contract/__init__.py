@@ -39,6 +39,7 @@ METHOD_REGRESS = "tensorflow/serving/regress"
 
 SERVE_TAG = "serve"
 MODEL_FILE = "saved_model.pb"
+LITE_FILE = "model.tflite"  # what TensorFlow Serving looks for with --prefer_tflite_model
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 TOP_K = 5

@@ -87,6 +87,15 @@ def data_type_name(number: int) -> str:
     return known.name.removeprefix("DT_").lower() if known else f"unknown type {number}"
 
 
+def data_type_number(dtype: np.dtype) -> int:
+    """The ``DataType`` of a NumPy dtype.
+
+    Raises:
+        TensorError: a dtype that cannot be carried.
+    """
+    return _element_of(np.empty(0, dtype)).number
+
+
 def declared_shape(proto: Message) -> tuple[int, ...]:
     """The shape that a ``TensorProto`` declares; nothing is decoded or allocated.
 
@@ -99,8 +108,8 @@ def declared_shape(proto: Message) -> tuple[int, ...]:
         raise TensorError("the shape is of unknown rank; a value needs every dimension")
     if len(shape_proto.dim) > _MAX_RANK:
         raise TensorError(f"{len(shape_proto.dim)} dimensions are more than {_MAX_RANK}")
-    shape = tuple(dim.size for dim in shape_proto.dim)
-    if any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in shape_proto.dim])
+    if min(shape, default=0) < 0:
         raise TensorError(f"the shape {list(shape)} has a negative dimension")
     if math.prod(size for size in shape if size) > _MAX_BYTES // 8:
         raise TensorError(f"the shape {list(shape)} is too large")
@@ -144,13 +153,21 @@ def encode_tensor(array: np.ndarray, *, typed_field: bool = False) -> Message:
     Raises:
         TensorError: a dtype that cannot be carried.
     """
+    proto = TensorProto()
+    fill_tensor(proto, array, typed_field=typed_field)
+    return proto
+
+
+def fill_tensor(proto: Message, array: np.ndarray, *, typed_field: bool = False) -> None:
+    """:func:`encode_tensor`, into an empty ``TensorProto`` that is part of another message."""
     element = _element_of(array)
-    proto = TensorProto(dtype=element.number)
-    proto.tensor_shape.SetInParent()  # a scalar's shape is there, and empty
+    proto.dtype = element.number
+    shape = proto.tensor_shape
+    shape.SetInParent()  # a scalar's shape is there, and empty
     for size in array.shape:
-        proto.tensor_shape.dim.add(size=size)
+        shape.dim.add(size=size)
     if element.memory is None:
-        proto.string_val.extend(_as_bytes(value) for value in array.ravel().tolist())
+        proto.string_val.extend(map(_as_bytes, array.ravel().tolist()))
     elif not typed_field:
         proto.tensor_content = array.tobytes()
     elif element in (FLOAT, DOUBLE, BOOL):
@@ -160,7 +177,6 @@ def encode_tensor(array: np.ndarray, *, typed_field: bool = False) -> Message:
         proto.half_val.extend(bits.ravel().tolist())
     else:
         getattr(proto, element.field).extend(array.ravel().tolist())
-    return proto
 
 
 def _element_of(array: np.ndarray) -> ElementType:

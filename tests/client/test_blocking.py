@@ -1,53 +1,19 @@
-"""The client against a real server: images in, labels out, and errors that say what to do."""
+"""The blocking client on a real server: images in, labels out, errors that say what to do."""
 
-import io
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 from PIL import Image
 from serving_models import LABELS, image_of, save_test_model, server_process
+from shades import best, encoded, free_port, saved, silent_address
 
-import keras_cls
 from keras_cls import Client, Prediction
-from keras_cls.client import _pause_before_retry
+from keras_cls.client.retrying import Send, pause_before_retry
 from keras_cls.errors import ConfigError, ImageError, ServingError
 from keras_cls.images import encode_png
 from keras_cls.server import BatchingOptions, ModelServer
-
-
-@pytest.fixture(scope="module")
-def base_path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "shades"
-    save_test_model(folder / "3")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(base_path):
-    with ModelServer(base_path, host="127.0.0.1", port=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with Client(server.address, model="shades") as connected:
-        yield connected
-
-
-def encoded(brightness, kind="PNG"):
-    return saved(Image.fromarray(image_of(brightness)), kind)
-
-
-def saved(image, kind="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -55,25 +21,14 @@ def sent(client, monkeypatch):
     """The images of each Predict call that the client makes, as they go to the server."""
     calls = []
 
-    def predict(request, **options):
-        calls.append(list(request.inputs["image_bytes"].string_val))
-        return real(request, **options)
+    def take(step):
+        if isinstance(step, Send):
+            calls.append(list(step.request.inputs["image_bytes"].string_val))
+        return real(step)
 
-    real = client._predict
-    monkeypatch.setattr(client, "_predict", predict)
+    real = client._take
+    monkeypatch.setattr(client, "_take", take)
     return calls
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def best(predictions):
-    return [row[0].label for row in predictions]
 
 
 def test_every_kind_of_image(client, tmp_path):
@@ -199,8 +154,8 @@ def test_refusals_that_are_not_about_an_image(tmp_path):
         ModelServer(tmp_path / "odd", host="127.0.0.1", port=0) as server,
         Client(server.address, model="odd") as client,
     ):
-        real = client._predict
-        client._predict = lambda *args, **options: calls.append(1) or real(*args, **options)
+        real = client._take
+        client._take = lambda step: calls.append(1) or real(step)
         with pytest.raises(ServingError, match="Signature input alias: x") as caught:
             client.classify([encoded(0)] * 9)
     assert caught.value.code == "INVALID_ARGUMENT"
@@ -247,24 +202,18 @@ def test_retries_go_on_until_the_timeout(retries):
 
 
 def test_pauses_grow_to_a_limit():
-    pauses = [_pause_before_retry(attempt) for attempt in (0, 3, 10, 100_000)]
+    pauses = [pause_before_retry(attempt) for attempt in (0, 3, 10, 100_000)]
     assert 0.1 <= pauses[0] <= 0.2 and 0.8 <= pauses[1] <= 1.6
     assert all(2.5 <= pause <= 5 for pause in pauses[2:])
 
 
-def test_no_answer_in_time(tmp_path):
-    """A server that accepts and never answers."""
-    import socket
-
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with (
-            Client(address, model="shades", timeout=0.5, retries=0) as client,
-            pytest.raises(ServingError) as caught,
-        ):
-            client.status()
+def test_no_answer_in_time():
+    with (
+        silent_address() as address,
+        Client(address, model="shades", timeout=0.5, retries=0) as client,
+        pytest.raises(ServingError) as caught,
+    ):
+        client.status()
     assert caught.value.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
 
 
@@ -283,36 +232,6 @@ def test_kill_and_restart_is_bridged(base_path):
         with server_process(base_path, port):
             asking.join(30)
             assert best(answers) == ["bright"]
-
-
-def test_tls(base_path, tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    try:
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-                *("-keyout", key, "-out", certificate, "-subj", "/CN=localhost"),
-                *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-            ],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
-    pair = (key.read_bytes(), certificate.read_bytes())
-    options = {"host": "127.0.0.1", "port": 0}
-    with ModelServer(
-        base_path, credentials=grpc.ssl_server_credentials([pair]), **options
-    ) as server:
-        trusting = grpc.ssl_channel_credentials(pair[1])
-        with Client(server.address, model="shades", credentials=trusting) as client:
-            assert best(client.classify(encoded(0))) == ["dark"]
-        with (
-            Client(server.address, model="shades", retries=0) as plain,
-            pytest.raises(ServingError) as caught,
-        ):
-            plain.classify(encoded(0))
-        assert caught.value.code == "UNAVAILABLE"
 
 
 @pytest.mark.parametrize(
@@ -338,31 +257,6 @@ def test_the_model_must_be_named():
         Client("localhost:1")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("http://localhost:8500", "localhost", "localhost:", ":8500", "", "localhost:99999"),
-        *("localhost:0", "localhost:http", "::1:8500", "[::1]", "[::1:8500", "a b:8500"),
-        *("localhost:8500/", "dns:///localhost", "unix:", "localhost:٨", None, 8500),
-    ],
-)
-def test_addresses_that_make_no_sense(address):
-    with pytest.raises(ConfigError, match="HOST:PORT, such as localhost:8500") as caught:
-        Client(address, model="m")
-    assert repr(address) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("localhost:8500", "10.0.0.1:1", "my_host.example:65535", "[::1]:8500", "[fe80::1%lo]:1"),
-        *("dns:///localhost:8500", "dns://8.8.8.8/host:1", "unix:/tmp/x", "unix:///tmp/x"),
-    ],
-)
-def test_addresses(address):
-    Client(address, model="m").close()
-
-
 def test_a_name_for_the_resolver(server):
     with Client(f"dns:///{server.address}", model="shades") as client:
         assert client.status() == {3: "AVAILABLE"}
@@ -385,34 +279,3 @@ def test_a_closed_client(server):
     ):
         with pytest.raises(ConfigError, match="the client is closed"):
             ask()
-
-
-def test_the_client_needs_no_tensorflow(server, tmp_path):
-    """In a fresh interpreter, after a real call; of this package, only the contract and images."""
-    path = tmp_path / "dark.png"
-    path.write_bytes(encoded(0))
-    code = f"""
-import sys
-import keras_cls
-with keras_cls.Client({server.address!r}, model="shades") as client:
-    assert client.classify({str(path)!r})[0][0].label == "dark"
-assert not {{"tensorflow", "keras"}} & set(sys.modules)
-print(*sorted(name for name in sys.modules if name.startswith("keras_cls")))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=Path(keras_cls.__file__).parents[1],
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [
-        "keras_cls",
-        "keras_cls.client",
-        "keras_cls.contract",
-        "keras_cls.contract.messages",
-        "keras_cls.contract.protos",
-        "keras_cls.contract.tensors",
-        "keras_cls.errors",
-        "keras_cls.images",
-    ]
