@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
+    input_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from keras_cls.contract import METHOD_CLASSIFY, METHOD_REGRESS, MODEL_FILE
 
 LABELS = ["dark", "medium", "bright"]
 SIDE = 8
@@ -85,6 +89,20 @@ class TestModel(tf.Module):
     def brain_float(self, x):
         return {"y": x * 2}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs):
+        """Serialized tf.Examples with an encoded image."""
+        features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        return self.serving_default(tf.io.parse_example(inputs, features)["image/encoded"])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress(self, inputs):
+        """Serialized tf.Examples with a number x; 100 x + y, where y is 0 by default."""
+        x = tf.io.FixedLenFeature([1], tf.float32)
+        y = tf.io.FixedLenFeature([1], tf.float32, default_value=[0.0])
+        parsed = tf.io.parse_example(inputs, {"x": x, "y": y})
+        return {"outputs": 100 * parsed["x"] + parsed["y"]}
+
     def _decode(self, image_bytes):
         def decode(encoded):
             image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -103,7 +121,9 @@ class TestModel(tf.Module):
 SIGNATURES = (
     *("serving_default", "probabilities", "images"),
     *("divide", "pair", "wait", "scalar", "brain_float", "ninth_byte"),
+    *("classify", "regress"),
 )
+METHODS = {"classify": METHOD_CLASSIFY, "regress": METHOD_REGRESS}
 
 
 def save_test_model(folder: Path, **others: str) -> Path:
@@ -111,7 +131,35 @@ def save_test_model(folder: Path, **others: str) -> Path:
     model = TestModel()
     signatures = {name: getattr(model, others.get(name, name)) for name in SIGNATURES}
     tf.saved_model.save(model, str(folder), signatures=signatures)
+    _declare_methods(folder / MODEL_FILE)
     return folder
+
+
+def _declare_methods(file: Path) -> None:
+    """TensorFlow 2 declares every signature to be for Predict."""
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for name, method in METHODS.items():
+        saved.meta_graphs[0].signature_def[name].method_name = method
+    file.write_bytes(saved.SerializeToString())
+
+
+def example_of(**features) -> tf.train.Example:
+    """A tf.Example of bytes and floats; ``image=3`` is an encoded image of this brightness."""
+    example = tf.train.Example()
+    if "image" in features:
+        encoded = tf.io.encode_png(image_of(features.pop("image"))).numpy()
+        example.features.feature["image/encoded"].bytes_list.value.append(encoded)
+    for key, value in features.items():
+        example.features.feature[key].float_list.value.append(value)
+    return example
+
+
+def input_of(*examples, context=None) -> input_pb2.Input:
+    """TensorFlow Serving's own Input."""
+    if context is None:
+        return input_pb2.Input(example_list=input_pb2.ExampleList(examples=examples))
+    with_context = input_pb2.ExampleListWithContext(examples=examples, context=context)
+    return input_pb2.Input(example_list_with_context=with_context)
 
 
 def image_of(brightness: int) -> np.ndarray:

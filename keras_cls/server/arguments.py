@@ -13,6 +13,12 @@ def check_whole(name: str, value: int, least: int, most: float = math.inf) -> No
         raise ConfigError(f"{name} must be a whole number of {limits}, not {value!r}")
 
 
+def check_bool(name: str, value: bool) -> None:
+    """Refuse what is neither True nor False (ConfigError)."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}")
+
+
 def check_seconds(name: str, value: float) -> None:
     """Refuse what is no number of seconds, 0 or more (ConfigError)."""
     if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:

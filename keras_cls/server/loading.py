@@ -1,28 +1,34 @@
 """From a model's folder to a session that answers."""
 
 import logging
+import os
 import re
 import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 
-from keras_cls.contract import MODEL_FILE, SERVE_TAG
-from keras_cls.contract.messages import SignatureDef, SignatureDefMap
+from keras_cls.contract import LITE_FILE, MODEL_FILE, SERVE_TAG
+from keras_cls.contract.messages import Message, SignatureDef, SignatureDefMap
 from keras_cls.contract.tensors import BFLOAT16
 from keras_cls.errors import ConfigError
+from keras_cls.hushing import without_advice
+from keras_cls.server.arguments import check_whole
 from keras_cls.server.signatures import Signature, read_signature
 from keras_cls.server.status import Code, RequestError
 
 _LOG = logging.getLogger(__name__)
 _LARGEST_VERSION = (1 << 63) - 1
+_MOST_THREADS = 4096  # TensorFlow starts them all at once
+# Below this its operations are so short that it costs more to share them out than to do them.
+_SMALL_MODEL_BYTES = 2 << 20
+# Without it all sessions of a process share the threads that the first one asked for.
+_OWN_THREADS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 # What TensorFlow puts around the sentence that says what was wrong.
 _ERROR_PREFIX = re.compile(r"\A(Graph execution error:\s*)?(\d+ root error\(s\) found\.\s*)?")
 _ERROR_SUFFIX = re.compile(
@@ -38,23 +44,79 @@ class VersionFolder:
     path: Path
 
 
-def find_versions(base_path: Path) -> list[VersionFolder]:
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How SavedModels are loaded.
+
+    Attributes:
+        tags: of the graph to load, where a SavedModel holds several.
+        intra_op_threads: that an operation may spread over; 0 for as many as there are cores, and
+            one in a model of less than 2 MiB.
+        inter_op_threads: operations that may run at the same time; 0 likewise.
+        bfloat16: let TensorFlow convert the graph to mixed precision.
+    """
+
+    tags: tuple[str, ...] = (SERVE_TAG,)
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("intra_op_threads", self.intra_op_threads, 0, _MOST_THREADS)
+        check_whole("inter_op_threads", self.inter_op_threads, 0, _MOST_THREADS)
+
+
+class ServableModel(Protocol):
+    """One version of a model, loaded: what the rest of the server needs of it.
+
+    Attributes:
+        name: what requests call the model.
+        version: its number.
+        path: its folder.
+        signatures: those that can be run.
+        signature_defs: the ``SignatureDefMap`` message of all, for those who ask for metadata.
+        alone: a run takes no thread but the one that calls.
+    """
+
+    name: str
+    version: int
+    path: Path
+    signatures: Mapping[str, Signature]
+    signature_defs: Message
+    alone: bool
+
+    def run(
+        self, signature: Signature, inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Run a signature; blocks, and may be called from several threads at once."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+def find_versions(base_path: Path, *, lite: bool = False) -> list[VersionFolder]:
     """The versions under a model's folder, oldest first.
 
-    A version is a folder with a number for a name and a ``saved_model.pb`` in it. Whatever else
-    lies there is passed over: temporary names, and folders that are still being copied.
+    A version is a folder with a number for a name and a ``saved_model.pb`` in it, or with ``lite``
+    a ``model.tflite``. Whatever else lies there is passed over: temporary names, and folders that
+    are still being copied.
 
     Raises:
         ConfigError: ``base_path`` is no folder.
     """
     try:
         entries = sorted(base_path.iterdir())
+        numbered = [path for path in entries if path.name.isascii() and path.name.isdecimal()]
+        versions = [
+            path
+            for path in numbered
+            if (path / MODEL_FILE).is_file() or (lite and has_lite_model(path))
+        ]
     except OSError as error:
-        raise ConfigError(f"{base_path}: {(error.strerror or str(error)).lower()}") from error
+        where = error.filename or base_path
+        raise ConfigError(f"{where}: {(error.strerror or str(error)).lower()}") from error
     found: dict[int, VersionFolder] = {}
-    for path in entries:
-        if not (path.name.isascii() and path.name.isdecimal() and (path / MODEL_FILE).is_file()):
-            continue
+    for path in versions:
         number = int(path.name)
         if number > _LARGEST_VERSION:
             continue
@@ -64,13 +126,13 @@ def find_versions(base_path: Path) -> list[VersionFolder]:
     return sorted(found.values())
 
 
-def latest_version(base_path: Path) -> VersionFolder:
+def latest_version(base_path: Path, *, lite: bool = False) -> VersionFolder:
     """The version with the highest number.
 
     Raises:
         ConfigError: ``base_path`` is no folder, or holds no version.
     """
-    versions = find_versions(base_path)
+    versions = find_versions(base_path, lite=lite)
     if versions:
         return versions[-1]
     if (base_path / MODEL_FILE).is_file():
@@ -81,6 +143,11 @@ def latest_version(base_path: Path) -> VersionFolder:
     raise ConfigError(f"{base_path}: no version to serve, that is, no NUMBER/{MODEL_FILE} in it")
 
 
+def has_lite_model(version_folder: Path) -> bool:
+    """Whether a version holds a LiteRT file."""
+    return (version_folder / LITE_FILE).is_file()
+
+
 class LoadedModel:
     """One version of a model, in a TensorFlow session of its own.
 
@@ -88,7 +155,9 @@ class LoadedModel:
     of all, for those who ask for metadata. :meth:`run` may be called from several threads at once.
     """
 
-    def __init__(self, name: str, folder: VersionFolder) -> None:
+    def __init__(
+        self, name: str, folder: VersionFolder, options: LoadOptions = LoadOptions()
+    ) -> None:
         """Load the model.
 
         Raises:
@@ -97,7 +166,14 @@ class LoadedModel:
         self.name = name
         self.version = folder.number
         self.path = folder.path
-        self._session, definitions = _load_session(folder.path)
+        os.environ.setdefault(_OWN_THREADS, "1")
+        self.alone = not options.intra_op_threads and _is_small(folder.path)
+        self._session, definitions = _load_session(
+            folder.path, replace(options, intra_op_threads=1) if self.alone else options
+        )
+        self._run_options = config_pb2.RunOptions()
+        if self.alone:
+            self._run_options.inter_op_thread_pool = -1
         self.signature_defs = SignatureDefMap()
         signatures = {}
         for key, serialized in definitions.items():
@@ -141,7 +217,9 @@ class LoadedModel:
         key = (signature.name, tuple(sorted(outputs)))
         with self._lock:
             if key not in self._callables:
-                self._callables[key] = _SessionCallable(self._session, signature, key[1])
+                self._callables[key] = _SessionCallable(
+                    self._session, signature, key[1], self._run_options
+                )
             return self._callables[key]
 
 
@@ -154,14 +232,16 @@ class _SessionCallable:
     TensorFlow Serving.
     """
 
-    def __init__(self, session: Any, signature: Signature, outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, session: Any, signature: Signature, outputs: tuple[str, ...], run_options: Any
+    ) -> None:
         self._inputs = tuple(signature.inputs.items())
         fetches = [signature.outputs[alias].tensor_name for alias in outputs]
         distinct = list(dict.fromkeys(fetches))
         self._outputs = [
             (alias, distinct.index(fetch)) for alias, fetch in zip(outputs, fetches, strict=True)
         ]
-        options = config_pb2.CallableOptions()
+        options = config_pb2.CallableOptions(run_options=run_options)
         options.feed.extend(spec.tensor_name for _, spec in self._inputs)
         options.fetch.extend(distinct)
         self._call = session._make_callable_from_options(options)
@@ -189,13 +269,15 @@ def _code(number: int) -> Code:
         return Code.UNKNOWN
 
 
-def _load_session(path: Path) -> tuple[Any, dict[str, bytes]]:
+def _load_session(path: Path, options: LoadOptions) -> tuple[Any, dict[str, bytes]]:
     """The session and the serialized ``SignatureDef`` of each signature."""
     graph = tf.Graph()
-    session = tf.compat.v1.Session(graph=graph)
+    session = tf.compat.v1.Session(graph=graph, config=_session_config(options))
     try:
-        with graph.as_default(), _quiet_tensorflow():
-            meta_graph = tf.compat.v1.saved_model.loader.load(session, [SERVE_TAG], str(path))
+        with graph.as_default(), without_advice():  # to use tf.saved_model.load
+            meta_graph = tf.compat.v1.saved_model.loader.load(
+                session, list(options.tags), str(path)
+            )
     except Exception as error:
         # Whatever the loader stumbles over (it raises a dozen kinds), it is the folder that is
         # wrong.
@@ -207,15 +289,18 @@ def _load_session(path: Path) -> tuple[Any, dict[str, bytes]]:
     }
 
 
-@contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Without the advice to use ``tf.saved_model.load``, whose functions cost more per call."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _is_small(path: Path) -> bool:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) < (
+        _SMALL_MODEL_BYTES
+    )
+
+
+def _session_config(options: LoadOptions) -> Any:
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=options.intra_op_threads,
+        inter_op_parallelism_threads=options.inter_op_threads,
+    )
+    if options.bfloat16:
+        rewriting = config.graph_options.rewrite_options
+        rewriting.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
+    return config

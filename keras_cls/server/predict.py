@@ -17,7 +17,7 @@ from keras_cls.contract.tensors import (
     data_type_name,
     declared_shape,
     decode_tensor,
-    encode_tensor,
+    fill_tensor,
 )
 from keras_cls.server.signatures import Signature, TensorSpec, shape_text
 from keras_cls.server.status import Code, RequestError
@@ -48,17 +48,59 @@ def read_predict_request(request: Message, signatures: Mapping[str, Signature]) 
     return PredictCall(signature, inputs, _wanted_outputs(signature, request.output_filter))
 
 
+def call_with_arrays(signature: Signature, inputs: Mapping[str, np.ndarray]) -> PredictCall:
+    """A call for all outputs, from an array for each input, of the input's dtype already.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT: a shape that its input does not take.
+    """
+    for alias, spec in signature.inputs.items():
+        check_shape(alias, spec, inputs[alias].shape)
+    return PredictCall(signature, inputs, tuple(signature.outputs))
+
+
 def build_predict_response(
-    request: Message, version: int, call: PredictCall, outputs: Mapping[str, np.ndarray]
+    request: Message,
+    version: int,
+    call: PredictCall,
+    outputs: Mapping[str, np.ndarray],
+    *,
+    content: bool = False,
 ) -> Message:
-    """The ``PredictResponse``: the outputs in typed fields, and the model that made them."""
+    """The ``PredictResponse``: the outputs and the model that made them.
+
+    Values are in typed fields as in the original; with ``content``, in ``tensor_content``.
+    """
     response = PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = call.signature.name
     response.model_spec.version.value = version
     for alias in call.outputs:
-        response.outputs[alias].CopyFrom(encode_tensor(outputs[alias], typed_field=True))
+        fill_tensor(response.outputs[alias], outputs[alias], typed_field=not content)
     return response
+
+
+def _check_data_type(alias: str, spec: TensorSpec, data_type: int) -> None:
+    if data_type != spec.data_type:
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"Type mismatch: actual {data_type_name(data_type)} vs. expect "
+            f'{data_type_name(spec.data_type)} for input "{alias}"',
+        )
+
+
+def check_shape(alias: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Hold a shape against an input's.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT: the input does not take it.
+    """
+    if not spec.admits(shape):
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"Shape mismatch: actual {shape_text(shape)} vs. expect "
+            f'{shape_text(spec.shape or ())} for input "{alias}"',
+        )
 
 
 def _check_number_of_inputs(signature: Signature, sent: Mapping[str, Message]) -> None:
@@ -100,20 +142,9 @@ def _read_inputs(signature: Signature, sent: Mapping[str, Message]) -> dict[str,
 
 def _read_input(alias: str, spec: TensorSpec, proto: Message) -> np.ndarray:
     """Decode one tensor; its dtype and shape are looked at before its values are."""
-    if proto.dtype != spec.data_type:
-        raise RequestError(
-            Code.INVALID_ARGUMENT,
-            f"Type mismatch: actual {data_type_name(proto.dtype)} vs. expect "
-            f'{data_type_name(spec.data_type)} for input "{alias}"',
-        )
+    _check_data_type(alias, spec, proto.dtype)
     try:
-        shape = declared_shape(proto)
-        if not spec.admits(shape):
-            raise RequestError(
-                Code.INVALID_ARGUMENT,
-                f"Shape mismatch: actual {shape_text(shape)} vs. expect "
-                f'{shape_text(spec.shape or ())} for input "{alias}"',
-            )
+        check_shape(alias, spec, declared_shape(proto))
         return decode_tensor(proto)
     except TensorError as error:
         raise RequestError(

@@ -15,7 +15,7 @@ def base_path(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(base_path):
-    with ModelServer(base_path, host="127.0.0.1", port=0) as running:
+    with ModelServer(base_path, host="127.0.0.1", port=0, rest_api_port=0) as running:
         yield running
 
 

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serving_models import refusal, request_for, stubs_for
 
 from keras_cls.contract import METHOD_PREDICT
@@ -109,6 +111,25 @@ def test_no_run_is_larger_than_allowed_and_large_requests_are_run_in_parts():
         assert caught.value.code is Code.INVALID_ARGUMENT
 
     with_batcher(scenario, max_execution_batch_size=4, max_batch_size=20)
+
+
+def test_rows_are_counted_before_they_are_looked_at():
+    """Of a message that declares millions, none is."""
+    seen = []
+
+    async def main():
+        options = BatchingOptions(max_batch_size=8, max_execution_batch_size=8)
+        batcher = Batcher(Doubler(), options, check=lambda call: seen.append(call) or 0)
+        try:
+            with pytest.raises(RequestError, match="Task size 9 is larger than maximum"):
+                await batcher.run(call(*range(9)))
+            assert not seen
+            await batcher.run(call(1))
+            assert len(seen) == 1
+        finally:
+            batcher.close()
+
+    asyncio.run(main())
 
 
 def test_a_bad_request_fails_alone():
@@ -250,6 +271,223 @@ def test_a_bug_in_the_model_s_run_does_not_kill_the_worker(caplog):
     assert "oops" in caplog.text
 
 
+def test_batches_are_filled_up_to_an_allowed_size():
+    async def scenario(batcher, model):
+        blocker = begin(batcher, call(1))
+        await settle()
+        others = begin(batcher, call(2, 3), call(4), call(5, 6))
+        await settle()
+        model.go.set()
+        results = await asyncio.gather(*others)
+        assert [r["y"][:, 0].tolist() for r in results] == [[4, 6], [8], [10, 12]]
+        assert model.rows == [2, 8]  # the lone one, too
+        assert model.seen == [1, 1, 2, 3, 4, 5, 6, 5, 5, 5]  # the last task's first row
+        await asyncio.gather(*blocker)
+        (parts,) = await asyncio.gather(*begin(batcher, call(*range(11))))
+        assert parts["y"][:, 0].tolist() == [2 * n for n in range(11)]
+        assert sorted(model.rows[2:]) == [4, 8]
+
+    with_batcher(scenario, max_execution_batch_size=8, allowed_batch_sizes=(2, 4, 8))
+
+
+def test_a_bad_request_fails_alone_where_batches_are_filled_up():
+    async def scenario(batcher, model):
+        blocker = begin(batcher, call(1))
+        await settle()
+        others = begin(batcher, call(-1), call(2, 3, 4))
+        await settle()
+        model.go.set()
+        bad, good = await asyncio.gather(*others, return_exceptions=True)
+        assert isinstance(bad, RequestError)
+        assert good["y"][:, 0].tolist() == [4, 6, 8]
+        assert model.rows == [1, 4, 1, 4]
+        await asyncio.gather(*blocker)
+
+    with_batcher(scenario, max_execution_batch_size=4, allowed_batch_sizes=(1, 4))
+
+
+def test_what_cannot_be_cut_up_is_not_filled_up():
+    def total(signature, inputs, outputs):
+        return {"y": inputs["x"].sum(keepdims=True)}
+
+    async def main():
+        options = BatchingOptions(max_execution_batch_size=4, allowed_batch_sizes=(4,))
+        batcher = Batcher(total, options)
+        results = await asyncio.gather(*begin(batcher, call(1, 2), call(3)))
+        batcher.close()
+        return [result["y"].item() for result in results]
+
+    assert asyncio.run(main()) == [3, 3]
+
+
+PAIR = Signature(
+    name="pair",
+    method=METHOD_PREDICT,
+    inputs={
+        "a": TensorSpec("a:0", FLOAT, (None, None, None)),
+        "b": TensorSpec("b:0", 7, (None, None)),
+    },
+    outputs={"a": TensorSpec("c:0", FLOAT, None), "b": TensorSpec("d:0", 7, None)},
+    defaults={},
+)
+
+
+def pair_call(a, b):
+    strings = np.empty((len(b), len(b[0])), dtype=object)
+    strings[:] = b
+    return PredictCall(PAIR, {"a": np.array(a, np.float32), "b": strings}, ("a", "b"))
+
+
+def test_inputs_of_unequal_shapes_are_filled_up_where_that_is_wanted():
+    async def main():
+        go, batches = threading.Event(), []
+
+        def echo(signature, inputs, outputs):
+            go.wait(10)
+            batches.append(len(inputs["b"]))
+            return dict(inputs)
+
+        options = BatchingOptions(
+            num_batch_threads=1,
+            max_execution_batch_size=6,
+            allowed_batch_sizes=(1, 6),
+            pad_variable_length_inputs=True,
+        )
+        batcher = Batcher(echo, options)
+        blocker = begin(batcher, pair_call([[[0]]], [[b"x"]]))
+        await settle()
+        calls = [
+            pair_call([[[1, 2]]], [[b"p", b"q"]]),
+            pair_call([[[3], [4]], [[5], [6]]], [[b"r\0"], [b"s"]]),
+            pair_call([[[7]]], [[]]),  # has nothing to be filled up with
+        ]
+        waiting = begin(batcher, *calls)
+        await settle()
+        go.set()
+        first, second, third = await asyncio.gather(*waiting)
+        await asyncio.gather(*blocker)
+        batcher.close()
+        assert batches == [1, 6, 1]
+        assert first["a"].tolist() == [[[1, 2], [1, 1]]]
+        assert first["b"].tolist() == [[b"p", b"q"]]
+        assert second["a"].tolist() == [[[3, 3], [4, 3]], [[5, 3], [6, 3]]]
+        assert second["b"].tolist() == [[b"r\0", b"r\0"], [b"s", b"r\0"]]
+        assert third["a"].tolist() == [[[7]]]
+        assert third["b"].shape == (1, 0)
+
+    asyncio.run(main())
+
+
+shapes = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shapes,
+    st.sets(st.integers(1, 6)).map(lambda sizes: tuple(sorted({*sizes, 7}))),
+    st.booleans(),
+    st.booleans(),
+)
+def test_whatever_is_merged_everyone_gets_his_own_rows(shapes, sizes, restrict, pad):
+    signature = Signature(
+        name="echo",
+        method=METHOD_PREDICT,
+        inputs={"x": TensorSpec("x:0", FLOAT, (None, None, None))},
+        outputs={"x": TensorSpec("y:0", FLOAT, (None, None, None))},
+        defaults={},
+    )
+    allowed = sizes if restrict else ()
+    ran = []
+
+    def echo(signature, inputs, outputs):
+        ran.append(len(inputs["x"]))
+        return {"x": inputs["x"]}
+
+    async def main():
+        options = BatchingOptions(
+            num_batch_threads=1,
+            max_execution_batch_size=7,
+            allowed_batch_sizes=allowed,
+            pad_variable_length_inputs=pad,
+        )
+        batcher = Batcher(echo, options)
+        arrays = [
+            np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 100 * place
+            for place, shape in enumerate(shapes)
+        ]
+        calls = [PredictCall(signature, {"x": array}, ("x",)) for array in arrays]
+        results = await asyncio.gather(*begin(batcher, *calls))
+        batcher.close()
+        return arrays, [result["x"] for result in results]
+
+    arrays, results = asyncio.run(main())
+    for array, result in zip(arrays, results, strict=True):
+        if not pad:
+            assert result.shape == array.shape
+        inside = tuple(slice(size) for size in array.shape)
+        assert np.array_equal(result[inside], array)
+        filled = np.ones(result.shape, bool)
+        filled[inside] = False
+        assert len(result) == len(array)
+        assert array.size == 0 or (result[filled] == array.flat[0]).all()
+    assert not restrict or set(ran) <= set(allowed)
+
+
+def test_without_splitting_a_large_request_is_refused():
+    async def scenario(batcher, model):
+        model.go.set()
+        with pytest.raises(RequestError) as caught:
+            await batcher.run(call(*range(5)))
+        assert caught.value.code is Code.INVALID_ARGUMENT
+        assert caught.value.message == ("Task size 5 is larger than maximum input batch size 4")
+        assert len((await batcher.run(call(*range(4))))["y"]) == 4
+        assert model.rows == [4]
+
+    with_batcher(
+        scenario,
+        max_batch_size=4,
+        max_execution_batch_size=4,
+        enable_large_batch_splitting=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"allowed_batch_sizes": [32]}, "allowed_batch_sizes must be a tuple"),
+        ({"allowed_batch_sizes": (0, 32)}, "allowed_batch_sizes must be a whole number of at"),
+        ({"allowed_batch_sizes": (4, 4, 32)}, r"must be ascending, not \[4, 4, 32\]"),
+        ({"allowed_batch_sizes": (8, 4, 32)}, "must be ascending"),
+        (
+            {"allowed_batch_sizes": (8, 16)},
+            "Last entry in allowed_batch_sizes must match max_execution_batch_size; "
+            "last entry was 16; expected 32",
+        ),
+        (
+            {
+                "allowed_batch_sizes": (8,),
+                "max_batch_size": 9,
+                "max_execution_batch_size": 9,
+                "enable_large_batch_splitting": False,
+            },
+            "must match max_batch_size; last entry was 8; expected 9",
+        ),
+        (
+            {"enable_large_batch_splitting": False},
+            "max_execution_batch_size 32 and max_batch_size 1000 must be the same without",
+        ),
+        ({"enable_large_batch_splitting": 1}, "enable_large_batch_splitting must be True or F"),
+        ({"pad_variable_length_inputs": None}, "pad_variable_length_inputs must be True or"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_each_other(options, words):
+    with pytest.raises(ConfigError, match=words):
+        BatchingOptions(**options)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -337,3 +575,37 @@ def test_shapes_that_differ_are_not_mixed(stubs):
             for response in pool.map(stubs.prediction.Predict, requests)
         ]
     assert totals == [1, 2, 3] * 8
+
+
+def test_callers_who_are_expected_are_waited_for():
+    """Those who ask again as soon as they are answered go through together, soon."""
+
+    async def scenario(batcher, model):
+        model.go.set()
+
+        async def caller(pause):
+            for _ in range(20):
+                await asyncio.sleep(pause)
+                await batcher.run(call(1))
+
+        await asyncio.gather(*(caller(0.0002 * n) for n in range(8)))
+        assert np.mean(model.rows) >= 3  # of eight; the slower ones are among themselves at last
+
+    with_batcher(scenario, max_execution_batch_size=32)
+
+
+def test_who_is_expected_and_does_not_come_is_not_waited_for_for_long():
+    async def scenario(batcher, model):
+        model.go.set()
+        await asyncio.gather(*begin(batcher, *(call(n) for n in range(30))))
+        start = time.monotonic()
+        for _ in range(30):  # of the thirty, one comes back
+            await batcher.run(call(1))
+        assert time.monotonic() - start < 1
+
+    with_batcher(scenario, max_execution_batch_size=32)
+
+
+def test_a_timeout_of_none_or_a_number():
+    assert BatchingOptions().batch_timeout_micros is None
+    assert BatchingOptions(batch_timeout_micros=0).batch_timeout_micros == 0

@@ -1,17 +1,20 @@
 """Which version is served, and what is said when none can be."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from serving_models import image_of, request_for, stubs_for
+from serving_models import example_of, image_of, input_of, request_for, stubs_for
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_cls.contract import WARMUP_FILE
+from keras_cls.contract import METHOD_CLASSIFY, METHOD_REGRESS, WARMUP_FILE
 from keras_cls.errors import ConfigError
-from keras_cls.server import ModelServer, lifecycle
+from keras_cls.server import ModelServer, lifecycle, manager
 from keras_cls.server.loading import LoadedModel, clean_message, find_versions, latest_version
 from keras_cls.server.predict import read_predict_request
 from keras_cls.server.status import RequestError
@@ -62,7 +65,16 @@ def test_folders_without_a_version(tmp_path, prepare, words):
     assert str(caught.value).startswith(str(base))
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100, None])
+def test_an_empty_model_file_is_waited_for_and_named(own_folder):
+    file = own_folder / "3" / "saved_model.pb"
+    file.write_bytes(b"")
+    os.utime(file, (1, 1))
+    with pytest.raises(ConfigError, match=r"saved_model\.pb is empty") as caught:
+        start_and_stop(own_folder)
+    assert str(own_folder / "3") in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 100, None])
 def test_a_damaged_model_is_named(own_folder, content):
     file = own_folder / "3" / "saved_model.pb"
     if content is None:
@@ -100,6 +112,33 @@ def predict_log(*arguments, **inputs):
     return log
 
 
+def example_log(kind, signature, *examples):
+    """A ClassifyLog or RegressLog."""
+    log = prediction_log_pb2.PredictionLog()
+    request = getattr(log, kind).request
+    request.model_spec.signature_name = signature
+    request.input.CopyFrom(input_of(*examples))
+    return log
+
+
+def multi_inference_log(*tasks, model="shades"):
+    """Tasks are (signature, method)."""
+    log = prediction_log_pb2.PredictionLog()
+    request = log.multi_inference_log.request
+    request.input.CopyFrom(input_of(example_of(image=3, x=1)))
+    for signature, method in tasks:
+        task = request.tasks.add(method_name=method)
+        task.model_spec.name = model
+        task.model_spec.signature_name = signature
+    return log
+
+
+def unsupported_log(kind):
+    log = prediction_log_pb2.PredictionLog()
+    getattr(log, kind).SetInParent()
+    return log
+
+
 def test_warm_up_requests_are_run(own_folder):
     model = LoadedModel("shades", latest_version(own_folder))
     assert warm_up(model) == 0
@@ -111,16 +150,69 @@ def test_warm_up_requests_are_run(own_folder):
     assert start_and_stop(own_folder) == 3
 
 
+def test_every_method_can_be_warmed_up_several_times(own_folder, monkeypatch):
+    model = LoadedModel("shades", latest_version(own_folder))
+    write_warmup(
+        own_folder,
+        [
+            example_log("classify_log", "classify", example_of(image=3), example_of(image=4)),
+            example_log("regress_log", "regress", example_of(x=1)),
+            multi_inference_log(("classify", METHOD_CLASSIFY), ("regress", METHOD_REGRESS)),
+            predict_log("divide", x=[1.0]),
+        ],
+    )
+    run, names = model.run, []
+
+    def noted_run(signature, inputs, outputs):
+        names.append(signature.name)
+        return run(signature, inputs, outputs)
+
+    monkeypatch.setattr(model, "run", noted_run)
+    assert warm_up(model, iterations=2) == 4
+    assert names == [
+        *("classify", "classify", "regress", "regress"),
+        *("classify", "regress", "classify", "regress", "divide", "divide"),
+    ]
+    model.close()
+    for iterations in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match="iterations must be a whole number"):
+            warm_up(model, iterations)
+
+
 @pytest.mark.parametrize(
     ("logs", "words"),
     [
         ([predict_log("divide", x=[1.0]), predict_log("divide", x=[0.0])], "record 2 fails: INVAL"),
         ([predict_log("nope", x=[0.0])], "record 1 fails: FAILED_PRECONDITION"),
         ([b"\xff\xff\xff"], "record 1 is no PredictionLog message"),
-        ([prediction_log_pb2.PredictionLog()], "record 1 is no PredictLog"),
+        (
+            [prediction_log_pb2.PredictionLog()],
+            "record 1 fails: INVALID_ARGUMENT: the PredictionLog holds no request",
+        ),
         ([b""] * (MAX_RECORDS + 1), "more than 1000 records"),
+        (
+            [unsupported_log("session_run_log")],
+            "UNIMPLEMENTED: Unsupported log_type for warmup: 5 .session_run_log.",
+        ),
+        (
+            [unsupported_log("predict_streamed_log")],
+            "UNIMPLEMENTED: Unsupported log_type for warmup: 7 .predict_streamed_log.",
+        ),
+        (
+            [example_log("classify_log", "nope", example_of(image=3))],
+            "record 1 fails: INVALID_ARGUMENT: No signature was found with the name: nope",
+        ),
+        ([example_log("regress_log", "regress")], "INVALID_ARGUMENT: Input is empty"),
+        (
+            [example_log("regress_log", "regress", example_of(image=3))],
+            "record 1 fails: INVALID_ARGUMENT: .*x",
+        ),
+        ([multi_inference_log(("regress", ""))], "UNIMPLEMENTED: Unsupported signature method"),
     ],
-    ids=["fails", "signature", "garbage", "other", "many"],
+    ids=[
+        *("fails", "signature", "garbage", "other", "many", "session", "streamed"),
+        *("no_classify", "empty", "no_feature", "method"),
+    ],
 )
 def test_a_warm_up_that_fails_fails_the_start(own_folder, logs, words):
     path = write_warmup(own_folder, logs)
@@ -166,7 +258,7 @@ def test_a_server_starts_again_after_a_failure_and_after_stopping(own_folder):
 def test_addresses_that_cannot_be_had_are_told_before_a_model_is_loaded(
     base_path, server, monkeypatch, host, reason
 ):
-    monkeypatch.setattr(lifecycle, "LoadedModel", None)
+    monkeypatch.setattr(manager, "LoadedModel", None)
     with pytest.raises(ConfigError) as caught:
         ModelServer(base_path, host=host, port=server.port).start()
     assert str(caught.value) == f"cannot listen on {host}:{server.port}: {reason}"
@@ -221,6 +313,47 @@ def test_a_model_that_is_closed_runs_no_more(base_path):
     for outputs in (("quotient",), ("batch_rows",)):
         with pytest.raises(RequestError, match="Session has been closed"):
             model.run(call.signature, call.inputs, outputs)
+
+
+SHARES_OF_THE_CALLER = """
+import resource
+import sys
+from pathlib import Path
+import numpy as np
+from keras_cls.server.loading import LoadedModel, LoadOptions, latest_version
+
+def share(**options):
+    model = LoadedModel("m", latest_version(Path(sys.argv[1])), LoadOptions(**options))
+    signature = model.signatures["images"]
+    images = np.zeros((4096, 8, 8, 3), np.uint8)
+    def run(times):
+        for _ in range(times):
+            model.run(signature, {"images": images}, ("probabilities",))
+    def used(who):
+        usage = resource.getrusage(who)
+        return usage.ru_utime + usage.ru_stime
+    run(5)
+    before = [used(resource.RUSAGE_THREAD), used(resource.RUSAGE_SELF)]
+    run(200)
+    mine, all_threads = used(resource.RUSAGE_THREAD), used(resource.RUSAGE_SELF)
+    return (mine - before[0]) / (all_threads - before[1])
+
+print(share(intra_op_threads=2), share(), share(intra_op_threads=2))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the CPU time of a thread is Linux'")
+def test_a_small_model_runs_in_the_thread_that_asks(base_path):
+    """Others in the same process have their own threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHARES_OF_THE_CALLER, base_path],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    before, alone, after = map(float, done.stdout.split())
+    assert alone > 0.9
+    assert before < 0.9 and after < 0.9
 
 
 @pytest.mark.parametrize(

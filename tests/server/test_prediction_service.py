@@ -5,12 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving_models import LABELS, SIGNATURES, image_of, refusal, request_for, stubs_for
+from serving_models import (
+    LABELS,
+    SIGNATURES,
+    example_of,
+    image_of,
+    refusal,
+    request_for,
+    stubs_for,
+)
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 from keras_cls.server import ModelServer
@@ -220,10 +230,82 @@ def test_garbage_is_the_sender_s_fault(stubs):
         assert "no tensorflow.serving.PredictRequest" in caught.value.details()
 
 
-def test_methods_that_are_not_there(stubs):
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/tensorflow.serving.SessionService/SessionRun",  # the original has its proto, and no more
+        "/tensorflow.serving.PredictionService/PredictStreamed",
+        "/tensorflow.ProfilerService/Profile",
+        "/nothing/at.all",
+    ],
+)
+def test_methods_that_are_not_there(stubs, method):
     with pytest.raises(grpc.RpcError) as caught:
-        stubs.prediction.Classify(classification_pb2.ClassificationRequest(), timeout=10)
+        stubs.channel.unary_unary(method)(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def classification_request(signature="classify", **examples):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "shades", signature
+    for name, value in examples.items():
+        request.input.example_list.examples.add().CopyFrom(example_of(**{name: value}))
+    return request
+
+
+def test_classify(stubs):
+    response = stubs.prediction.Classify(classification_request(image=250), timeout=10)
+    (answer,) = response.result.classifications
+    assert [each.label for each in answer.classes] == ["bright", "medium", "dark"]
+    assert answer.classes[0].score > 0.8
+    assert response.model_spec.version.value == 3
+    assert response.model_spec.signature_name == "classify"
+
+
+def test_regress(stubs):
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name, request.model_spec.signature_name = "shades", "regress"
+    for x in (1, 2):
+        request.input.example_list.examples.add().CopyFrom(example_of(x=x))
+    response = stubs.prediction.Regress(request, timeout=10)
+    assert [each.value for each in response.result.regressions] == [100, 200]
+
+
+def test_multi_inference(stubs):
+    request = inference_pb2.MultiInferenceRequest()
+    for method in ("classify", "regress"):
+        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
+        task.model_spec.name, task.model_spec.signature_name = "shades", method
+    request.input.example_list.examples.add().CopyFrom(example_of(image=250, x=3))
+    response = stubs.prediction.MultiInference(request, timeout=10)
+    classified, regressed = response.results
+    assert classified.classification_result.classifications[0].classes[0].label == "bright"
+    assert regressed.regression_result.regressions[0].value == 300
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "text"),
+    [
+        (lambda r: r.ClearField("model_spec"), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        (lambda r: r.ClearField("input"), "INVALID_ARGUMENT", "Input is empty."),
+        (
+            lambda r: setattr(r.model_spec, "signature_name", "none"),
+            "INVALID_ARGUMENT",
+            "No signature was found with the name: none",
+        ),
+        (
+            lambda r: setattr(r.model_spec, "name", "none"),
+            "NOT_FOUND",
+            "Servable not found for request: Latest(none)",
+        ),
+    ],
+)
+def test_classify_refuses(stubs, change, code, text):
+    request = classification_request(image=250)
+    change(request)
+    with pytest.raises(grpc.RpcError) as caught:
+        stubs.prediction.Classify(request, timeout=10)
+    assert (caught.value.code().name, caught.value.details()) == (code, text)
 
 
 def metadata_request(*fields, model="shades"):
@@ -307,7 +389,6 @@ def test_health(stubs, service):
 
 
 def test_message_size_can_be_capped(base_path, server):
-
     with ModelServer(base_path, host="127.0.0.1", port=0, max_message_bytes=1000) as small:
         assert small.port != server.port
         code, _ = refusal(stubs_for(small.address), request_for(image_bytes=[b"x" * 2000]))
