@@ -1,0 +1,1 @@
+"""What runs beside the package: containers, their configuration, and programs that try servers."""

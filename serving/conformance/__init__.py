@@ -1,0 +1,1 @@
+"""Cases that hold a server, at any address, to TensorFlow Serving's behaviour."""
