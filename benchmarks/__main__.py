@@ -14,7 +14,9 @@ BENCHMARKS = {
     "time_to_accuracy": "minutes to 90 % and 94 % on CIFAR-10 against PyTorch",
     "inference": "int8 and bfloat16 SavedModels beside OpenVINO, ONNX Runtime, LiteRT and torch",
     "deep_compression": "how small LeNet-5, AlexNet and ResNet-56 become, beside Deep Compression",
-    "serving": "CPU time of an answer by gRPC against the same signature in process",
+    "client": "time and memory to import the client, beside TensorFlow Serving's stubs",
+    "serving": "the embedded server beside FastAPI, LitServe, KServe and MLServer",
+    "serving_soak": "half an hour of steady load, and a hundred hot swaps under load",
 }
 
 

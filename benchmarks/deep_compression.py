@@ -1,11 +1,13 @@
 """How small networks become, beside the figures of Deep Compression (arXiv:1510.00149).
 
 ``python -m benchmarks deep_compression``: LeNet-5 as Caffe has it, on MNIST, pruned to the shares
-of the paper's Table 3; ``alexnet`` at 67 pixels and ``resnet56_cifar10`` on CIFAR-10. Each is
-pruned, its kernels then made of 32 values, trained for int8 where that helps, exported in int8, and
-packed by a standard compressor (xz). The ratio is that of the weights in float32, as in the paper,
-to the packed file that loads and serves: everything in it counts, the graph and the preprocessing
-too. All that is trained stays in ``.bench/deep_compression``; a second call goes on there.
+of the paper's Table 3, but for ip1, which bears 96.5 %; ``alexnet`` at 67 pixels on CIFAR-10, to
+those of its Table 4, but for fc7, which is most of it there and bears 97 %; ``resnet56_cifar10``.
+Each is pruned, its kernels then made of a few values, trained for int8 where that helps, exported
+in int8, and packed by a standard compressor (xz). The ratio is that of the weights in float32, as
+in the paper, to the packed file that loads and serves: everything in it counts, the graph and the
+preprocessing too. All that is trained stays in ``.bench/deep_compression``; a second call goes on
+there.
 """
 
 import os
@@ -17,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.real_images import Arrays, data_folder, read_cifar, read_mnist
-from benchmarks.tables import ROOT, markdown_table, write_between
+from benchmarks.tables import ROOT, markdown_table, rows_between, write_between
 
 FOLDER = ROOT / ".bench/deep_compression"
-CLUSTERS = 32
 BATCH = 128
 
 
@@ -34,7 +35,8 @@ class Row:
         read: gives the images.
         start: images, folder -> the trained classifier.
         sparsity: of all kernels but those ``by_layer``.
-        by_layer: the sparsity of some.
+        by_layer: the sparsity of some; empty to divide the zeros by layer-adaptive magnitude.
+        clusters: values that each kernel is left with.
         epochs: of pruning, of clustering, of training for int8 (0: not trained for it).
     """
 
@@ -44,6 +46,7 @@ class Row:
     start: Callable[[Arrays, Path], Any]
     sparsity: float
     by_layer: dict[str, float]
+    clusters: int
     epochs: tuple[int, int, int]
 
 
@@ -101,7 +104,7 @@ def _trained_alexnet(images: Arrays, folder: Path) -> Any:
         labels=_cifar_classes(),
         input_shape=(67, 67, 3),
         recipe="small_images",
-        epochs=20,
+        epochs=16,
         batch_size=BATCH,
         run_dir=folder,
     ).classifier
@@ -121,30 +124,38 @@ ROWS = {
         "39",
         lambda: read_mnist(data_folder("mnist")),
         _trained_lenet,
-        0.92,
-        {"conv1": 0.34, "conv2": 0.88, "ip1": 0.92, "ip2": 0.81},
-        (10, 4, 0),
+        0.96,
+        {"conv1": 0.34, "conv2": 0.88, "ip1": 0.965, "ip2": 0.81},
+        16,
+        (16, 6, 0),
     ),
-    "resnet56": Row("resnet56_cifar10", "", _cifar, _resnet56, 0.8, {"conv1": 0.3}, (6, 2, 1)),
+    "resnet56": Row("resnet56_cifar10", "", _cifar, _resnet56, 0.5, {}, 32, (2, 1, 0)),
     "alexnet": Row(
         "alexnet at 67 px, CIFAR-10",
         "35 (on ImageNet)",
         _cifar,
         _trained_alexnet,
         0.91,
-        {"conv1": 0.16, "conv2": 0.62, "conv3": 0.65, "conv4": 0.63, "conv5": 0.63, "fc8": 0.75},
-        (4, 1, 0),
+        {
+            **{"conv1": 0.16, "conv2": 0.62, "conv3": 0.65, "conv4": 0.63, "conv5": 0.63},
+            **{"fc6": 0.91, "fc7": 0.97, "logits": 0.75},
+        },
+        32,
+        (3, 1, 0),
     ),
 }
 
 
 def main() -> None:
     header = ["network", "accuracy", "then", "weights", "int8 file", "packed", "ratio", "paper"]
-    # BENCH_ROWS=lenet5,resnet56 leaves the others out.
+    # BENCH_ROWS=lenet5,resnet56 leaves the others as they stand.
     names = os.environ.get("BENCH_ROWS", ",".join(ROWS)).split(",")
-    rows = [_cells(ROWS[name], FOLDER / name) for name in names]
-    table = markdown_table(header, rows, "|".join(header[1:]))
-    write_between("docs/compression.md", "deep compression", table)
+    document, mark = "docs/compression.md", "deep compression"
+    made = {ROWS[name].name: _cells(ROWS[name], FOLDER / name) for name in names}
+    rows = {cells[0]: cells for cells in rows_between(document, mark)} | made
+    order = [row.name for row in ROWS.values() if row.name in rows]
+    table = markdown_table(header, [rows[name] for name in order], "|".join(header[1:]))
+    write_between(document, mark, table)
 
 
 def _cells(row: Row, folder: Path) -> list[str]:
@@ -168,15 +179,18 @@ def _cells(row: Row, folder: Path) -> list[str]:
     pruning, clustering, aware = row.epochs
     steps = steps_per_epoch(data.train, BATCH)
     schedule = PolynomialDecay(end_step=pruning * steps // 2, frequency=max(1, steps // 10))
+    allocation = "uniform" if row.by_layer else "lamp"
+    sparse = Pruning(row.sparsity, schedule, by_layer=row.by_layer, allocation=allocation)
     plan = [
-        Refinement(Pruning(row.sparsity, schedule, by_layer=row.by_layer), pruning, BATCH),
-        Refinement(Clustering(CLUSTERS, preserve_sparsity=True), clustering, BATCH),
+        Refinement(sparse, pruning, BATCH),
+        Refinement(Clustering(row.clusters, preserve_sparsity=True), clustering, BATCH),
     ]
     if aware:
         plan.append(Refinement(Quantization(True, True), aware, BATCH))
     small = classifier
     for number, refinement in enumerate(plan):
-        small = refine(small, data, refinement, folder / f"refined-{number}")
+        run = folder / f"refined-{number}"
+        small = refine(small, data, refinement, run, teacher=classifier)
     before = keras_cls.evaluate(classifier, _part(images, "test"), quiet=True).top1
     weights = 4 * sum(int(np.prod(each.shape)) for each in classifier.model.weights)
     made = folder / "models/int8"

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.inference_peers import BATCHES, THREADS, answer_lines
-from benchmarks.peers import environment
+from benchmarks.peers import convert_to_onnx, environment
 from benchmarks.tables import ROOT, markdown_table, write_between
 
 ROUNDS = 15
@@ -98,15 +98,7 @@ def _artefacts(network: str, folder: Path) -> dict[str, int]:
         cwd=ROOT,
     )
     python = environment("int8", PEERS)
-    # tf2onnx runs on the project's own TensorFlow.
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    command = [python, "-m", "tf2onnx.convert", "--opset", "17", "--saved-model", folder / "keras"]
-    subprocess.run(
-        [*command, "--output", folder / "network.onnx"],
-        check=True,
-        env=os.environ | {"PYTHONPATH": packages},
-        stderr=subprocess.DEVNULL,
-    )
+    convert_to_onnx(python, folder / "keras", folder / "network.onnx")
     convert = [python, ROOT / "benchmarks/inference_peers.py", "convert", folder]
     subprocess.run(convert, check=True)
     sizes = {name: _bytes_in(folder / kind) for name, kind in OURS.items()}

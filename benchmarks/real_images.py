@@ -20,6 +20,26 @@ def data_folder(name: str) -> Path:
     return folder
 
 
+def has_data(name: str) -> bool:
+    """Whether that data is there."""
+    try:
+        return bool(data_folder(name))
+    except SystemExit:
+        return False
+
+
+def gallery_photos(size: tuple[int, int] | None = None) -> list[Path]:
+    """The JPEG photos in colour of the gallery; only those of a size (width, height) if given."""
+    from PIL import Image
+
+    found = []
+    for path in sorted((data_folder("gallery") / "photos").glob("*.jpg")):
+        with Image.open(path) as image:
+            if image.mode == "RGB" and size in (None, image.size):
+                found.append(path)
+    return found
+
+
 def read_cifar(folder: Path) -> Arrays:
     """Its sheets of 32-pixel tiles, row by row, and the labels beside them."""
     from PIL import Image

@@ -15,11 +15,23 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: 
 
 def write_between(document: str, mark: str, content: str) -> None:
     """Replace what stands between ``<!-- MARK ... -->`` and ``<!-- /MARK -->``."""
-    path = ROOT / document
-    before, found, rest = path.read_text().partition(f"<!-- {mark}:")
+    before, _, after = _around(document, mark)
+    (ROOT / document).write_text(f"{before}{content}\n{after}")
+    print(f"wrote {document}")
+
+
+def rows_between(document: str, mark: str) -> list[list[str]]:
+    """The rows of the table that stands there, without its header."""
+    _, content, _ = _around(document, mark)
+    lines = [line for line in content.splitlines() if line.startswith("| ")]
+    return [line[2:-2].split(" | ") for line in lines[2:]]
+
+
+def _around(document: str, mark: str) -> tuple[str, str, str]:
+    """What stands before a place, in it, and behind it."""
+    before, found, rest = (ROOT / document).read_text().partition(f"<!-- {mark}:")
     comment, _, rest = rest.partition("-->")
-    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    content, end, after = rest.partition(f"<!-- /{mark} -->")
     if not found or not end:
         raise SystemExit(f"{document}: there is no place marked {mark!r}")
-    path.write_text(f"{before}{found}{comment}-->\n{content}\n{end}{after}")
-    print(f"wrote {document}")
+    return f"{before}{found}{comment}-->\n", content, f"{end}{after}"
