@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A process a core, each with whole files, whose tests share what is costly to make.
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slow lint format bench lock protos clean
+.PHONY: help install demo test test-all test-slow lint format bench lock protos conformance clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "keras_cls needs Python 3.11 to 3.13 (TensorFlow has no wheel for others); %s is %d.%d. Try: make PYTHON=python3.12" % (sys.executable, *v))'
@@ -54,6 +54,9 @@ lock: ## resolve the versions anew (needs uv)
 
 protos: $(STAMP) ## compile the protocol messages in keras_cls/contract/protos
 	$(BIN)/python -m keras_cls.contract.protos.compile
+
+conformance: $(STAMP) ## hold a server to TensorFlow Serving's behaviour: ARGS="--grpc=... --rest=..."
+	$(BIN)/python -m serving.conformance $(ARGS)
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

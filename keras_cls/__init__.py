@@ -1,16 +1,18 @@
 """keras_cls: from labelled photos to a classification endpoint.
 
 The verbs below are imported on first use, so that ``import keras_cls`` stays instant and loads
-neither TensorFlow nor Keras; ``keras_cls.Client`` never does.
+neither TensorFlow nor Keras; ``keras_cls.Client`` and ``keras_cls.AsyncClient`` never do.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_cls.lazy import lazy_names
+from keras_cls.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from keras_cls.architectures import ModelSpec, count_multiply_adds, list_models, model_spec
     from keras_cls.classifier import Classifier, load
-    from keras_cls.client import Client
+    from keras_cls.client import AsyncClient, Client
     from keras_cls.compression.compressing import CompressionResult, compress
     from keras_cls.contract import Prediction
     from keras_cls.errors import (
@@ -30,9 +32,8 @@ if TYPE_CHECKING:
     from keras_cls.training import TrainingRun, train
     from keras_cls.weights import create_model
 
-__version__ = "0.1.0"
-
 _HOMES = {
+    "AsyncClient": "client",
     "Classifier": "classifier",
     "Client": "client",
     "CompressionResult": "compression.compressing",
@@ -67,6 +68,7 @@ _HOMES = {
 _EXTRAS = {"server": "serve", "compression.compressing": "compress"}
 
 __all__ = [
+    "AsyncClient",
     "Classifier",
     "Client",
     "CompressionResult",
@@ -97,24 +99,6 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'keras_cls' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"keras_cls.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("keras_cls"):
-            raise
-        extra = _EXTRAS.get(_HOMES[name], "train")
-        raise ModuleNotFoundError(
-            f"keras_cls.{name} needs {error.name!r}, which is not installed: "
-            f"pip install 'keras-cls[{extra}]'",
-            name=error.name,
-        ) from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__, globals(), _HOMES, lambda home: _EXTRAS.get(home, "train")
+)

@@ -10,11 +10,15 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -25,12 +29,15 @@ from keras_cls import __version__
 from keras_cls.contract import TOP_K, Prediction
 from keras_cls.errors import ConfigError, ImageError, TrainingStoppedError, UserError
 from keras_cls.files import write_json
+from keras_cls.labels import printable
+from keras_cls.server.flags import add_flags, serve_flags
 from keras_cls.training.supervisor import is_supervised, supervise
 from keras_cls.training.tf_config import read_cluster
 
 # The rooms behind the verbs are imported inside the commands: --help and classify need no
 # TensorFlow, and start at once.
 
+_ADDRESS = "localhost:8500"
 _FILES_AT_ONCE = 32
 _MISSED = 3  # the exit code for a budget that cannot be met
 _RETRIES = 3  # a person at a terminal would rather know at once
@@ -118,6 +125,11 @@ def _train(options: argparse.Namespace) -> int:
     cluster = read_cluster(os.environ)
     if cluster is not None and cluster.count > 1 and not is_supervised():
         return _train_in_a_cluster(options)
+    with _sigterm_heeded():
+        return _train_here(options)
+
+
+def _train_here(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.training import train
         from keras_cls.training.run_folder import default_run_folder
@@ -151,15 +163,46 @@ def _train(options: argparse.Namespace) -> int:
 def _going_on(options: argparse.Namespace, run_dir: str | Path) -> Iterator[None]:
     """Say how what is stopped inside goes on, also where the folder was chosen for the user."""
     chosen = options.run_dir is None
+    again = f"the same command{f' with --run-dir {run_dir}' if chosen else ''} goes on"
     try:
         yield
     except TrainingStoppedError as error:
         if not chosen:
             raise
         raise TrainingStoppedError(f"{error}: add --run-dir {run_dir}", error.signal) from None
+    except _Terminated:
+        raise TrainingStoppedError(f"stopped by SIGTERM; {again}", signal.SIGTERM) from None
     except KeyboardInterrupt:
-        again = f" with --run-dir {run_dir}" if chosen else ""
-        raise KeyboardInterrupt(f"interrupted; the same command{again} goes on") from None
+        raise KeyboardInterrupt(f"interrupted; {again}") from None
+
+
+class _Terminated(BaseException):
+    """SIGTERM came while nothing was trained. No Exception: nobody on the way is to catch it."""
+
+
+@contextmanager
+def _sigterm_heeded() -> Iterator[None]:
+    """Before and after the training loop, which saves first, SIGTERM ends a run as Ctrl-C does."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # somebody else heeds it
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except _Terminated:
+        raise TrainingStoppedError(
+            "stopped by SIGTERM before anything was done; the same command begins again",
+            signal.SIGTERM,
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _train_in_a_cluster(options: argparse.Namespace) -> int:
@@ -209,7 +252,7 @@ def _judge(options: argparse.Namespace) -> int:
         found = [each.to_dict() for each in results]
         write_json(Path(options.json), found if options.separate else found[0])
     for error in results[0].unreadable:
-        sys.stderr.write(f"left out: {error}\n")
+        sys.stderr.write(f"left out: {printable(str(error))}\n")
     for folder, each in zip(options.classifier, results, strict=False):
         _print(f"{folder}\n{each.summary()}" if options.separate else each.summary())
     if options.to is not None:
@@ -269,7 +312,7 @@ def _pack(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on", code=130)
     for error in packed.unreadable:
-        sys.stderr.write(f"left out: {error}\n")
+        sys.stderr.write(f"left out: {printable(str(error))}\n")
     for part, count in packed.counts.items():
         _print(f"{part:<12}{count:,} images in {packed.shards[part]:,} shards")
     _print(f"data        {packed.directory}")
@@ -298,23 +341,42 @@ def _predict(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.exporting import export
-    _print(
-        str(
-            export(
-                options.classifier,
-                options.to,
-                format=options.format,
-                precision=options.precision,
-                calibration=options.calibration,
-                calibration_method=options.calibration_method,
-                verify=options.verify,
-            )
+    with _warnings_in_a_line():
+        version = export(
+            options.classifier,
+            options.to,
+            format=options.format,
+            precision=options.precision,
+            calibration=options.calibration,
+            calibration_method=options.calibration_method,
+            verify=options.verify,
+            fallback=options.fallback,
         )
-    )
+    if options.fallback:
+        _print(str(version.with_name(str(int(version.name) - 1))))
+    _print(str(version))
     return 0
 
 
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Without the place in our code where they arise."""
+
+    def show(message: Warning | str, *place: object, **more: object) -> None:
+        sys.stderr.write(f"keras-cls: {message}\n")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
 def _compress(options: argparse.Namespace) -> int:
+    with _sigterm_heeded():
+        return _compress_here(options)
+
+
+def _compress_here(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.compression.compressing import compress
         from keras_cls.training.run_folder import default_run_folder
@@ -365,25 +427,24 @@ def _convert_weights(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
-        from keras_cls.server import serve
-    serve(
-        options.model_base_path,
-        model_name=options.model_name,
-        host=options.host,
-        port=options.port,
-        grace=options.grace,
-    )
+        import keras_cls.server.lifecycle  # noqa: F401
+    serve_flags(options)
     return 0
 
 
 def _classify(options: argparse.Namespace) -> int:
     from keras_cls.client import Client
+    from keras_cls.client.tls import read_credentials
 
     files = _image_files(options.images)
     if options.k > TOP_K:
         raise ConfigError(f"-k: a server answers with {TOP_K} classes at most, not {options.k}")
     with Client(
-        options.address, model=options.model, timeout=options.timeout, retries=_RETRIES
+        ",".join(options.address or [_ADDRESS]),
+        model=options.model,
+        timeout=options.timeout,
+        retries=_RETRIES,
+        credentials=read_credentials(options.tls_ca, options.tls_cert, options.tls_key),
     ) as client:
         return _answer_each(
             files,
@@ -406,7 +467,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Tells defaults, where there is something to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
+        if action.default in (None, False, ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -665,6 +726,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=["strict", "report"],
         help="refuse to publish an export that does not agree with the model, or only report it",
     )
+    export.add_argument(
+        "--fallback",
+        action="store_true",
+        help="publish float32 as well, one version before, for servers that cannot run int8",
+    )
 
     compress = command(
         "compress",
@@ -759,13 +825,8 @@ def _parser() -> argparse.ArgumentParser:
         "serve a model by gRPC, with TensorFlow Serving's API and flag names",
         "keras-cls serve --model_base_path models/pets --port 8500",
     )
-    serve.add_argument("--model_base_path", required=True, help="the folder of the versions")
-    serve.add_argument("--model_name", help="what clients call it; else the folder's name")
-    serve.add_argument("--host", default="0.0.0.0", help="the address to listen on")
-    serve.add_argument("--port", type=int, default=8500, help="for gRPC; 0 takes a free one")
-    serve.add_argument(
-        "--grace", type=float, default=10.0, help="seconds for requests in flight at the end"
-    )
+    # Its flags need no TensorFlow, which is not to be loaded for the others' sake.
+    add_flags(serve)
 
     classify = command(
         "classify",
@@ -774,8 +835,22 @@ def _parser() -> argparse.ArgumentParser:
         "keras-cls classify cat.jpg --model pets --address localhost:8500",
     )
     classify.add_argument("--model", required=True, help="the model's name on the server")
-    classify.add_argument("--address", default="localhost:8500", help="host and port")
+    classify.add_argument(
+        "--address",
+        action="append",
+        help=f"host and port (default: {_ADDRESS}); several servers, with commas or an --address "
+        "each, take turns",
+    )
     classify.add_argument("--timeout", type=float, default=10.0, help="seconds a call")
+    classify.add_argument(
+        "--tls-ca",
+        metavar="FILE",
+        help="certificates (PEM) that vouch for the server; turns TLS on",
+    )
+    classify.add_argument(
+        "--tls-cert", metavar="FILE", help="this client's certificate, for servers that ask for one"
+    )
+    classify.add_argument("--tls-key", metavar="FILE", help="its private key")
     classify.add_argument("-k", type=_positive, default=5, help="classes to show, best first")
     _add_image_options(classify)
 
@@ -871,7 +946,7 @@ def _answer_each(
         for file, row in zip(batch, rows, strict=True):
             if isinstance(row, ImageError):
                 failures += 1
-                sys.stderr.write(f"keras-cls: {row}\n")
+                sys.stderr.write(f"keras-cls: {printable(str(row))}\n")
             else:
                 _print_answer(file, row, as_json=options.json)
     return 1 if failures else 0
@@ -891,7 +966,7 @@ def _print_answer(file: Path, predictions: list[Prediction], as_json: bool) -> N
         rows = [{"label": p.label, "score": p.score} for p in predictions]
         sys.stdout.write(json.dumps({"file": str(file), "predictions": rows}) + "\n")
         return
-    _print(Text(str(file), style="bold"))
+    _print(Text(printable(str(file)), style="bold"))
     for prediction in predictions:
         _print(f"  {prediction.score:7.2%}  {prediction.label}")
 
@@ -908,9 +983,11 @@ def _print(content: Any) -> None:
 def _quiet_tensorflow() -> Iterator[None]:
     """Keep TensorFlow's start-up notes off the terminal; where its import fails, show them.
 
-    They are written by its native code, before any log level of its own applies.
+    They are written by its native code, before any log level of its own applies. At 3 it keeps
+    quiet of operations that oneDNN does not take as well, which it calls errors; what does go wrong
+    is raised.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise ConfigError(
             f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; keras_cls needs 'tensorflow'"

@@ -1,5 +1,6 @@
 """Write beside, then rename: a reader, or a killed process, never meets half a file or folder."""
 
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ LOCK_FILE = ".lock"
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; it becomes ``path`` when the block ends well."""
+    if path.is_dir():  # else the temporary name would be the one that is complained of
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path, suffix="".join(path.suffixes))
     temporary.touch(exist_ok=False)
@@ -37,7 +40,8 @@ def new_file(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file in one step."""
     with new_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A file name may hold bytes that are no text; in JSON they come back as they were.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:

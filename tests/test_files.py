@@ -51,8 +51,9 @@ class TestNewFile:
 
     def test_a_target_that_cannot_be_replaced_leaves_nothing(self, tmp_path):
         (tmp_path / "taken").mkdir()
-        with pytest.raises(OSError), new_file(tmp_path / "taken") as temporary:
+        with pytest.raises(OSError) as raised, new_file(tmp_path / "taken") as temporary:
             temporary.write_text("new")
+        assert raised.value.filename == str(tmp_path / "taken")
         assert names(tmp_path) == ["taken"]
 
     def test_threads_do_not_meet(self, tmp_path):
@@ -142,6 +143,10 @@ class TestJson:
         write_json(tmp_path / "card.json", content)
         assert read_json(tmp_path / "card.json") == content
         assert "Kätzchen" in (tmp_path / "card.json").read_text(encoding="utf-8")
+
+    def test_a_file_name_that_is_no_text_comes_back(self, tmp_path):
+        write_json(tmp_path / "card.json", {"file": "\udcff.jpg"})
+        assert read_json(tmp_path / "card.json") == {"file": "\udcff.jpg"}
 
     def test_what_json_does_not_know_is_not_written(self, tmp_path):
         for value in (float("nan"), object()):

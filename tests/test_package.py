@@ -13,7 +13,7 @@ import keras_cls
 PACKAGE = Path(keras_cls.__file__).parent
 
 # From left to right: a room imports from itself and from rooms to its left.
-GROUND = ["errors", "files", "images", "labels"]
+GROUND = ["lazy", "version", "hushing", "errors", "files", "images", "labels"]
 BUILD_WING = [
     *GROUND,
     "preprocessing",
@@ -30,7 +30,7 @@ BUILD_WING = [
 RUN_WING = {
     "contract": [*GROUND, "contract"],
     "server": [*GROUND, "contract", "server"],
-    "client": [*GROUND, "contract", "client"],
+    "client": [*GROUND, "preprocessing", "contract", "client"],
 }
 EDGE = ["cli", "demo"]
 
