@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real_images import Arrays, data_folder, read_cifar, read_mnist
+from benchmarks.real_images import (
+    Arrays,
+    cifar_classes,
+    cifar_resnet,
+    data_folder,
+    part_of,
+    read_cifar,
+    read_mnist,
+)
 from benchmarks.tables import ROOT, markdown_table, rows_between, write_between
 
 FOLDER = ROOT / ".bench/deep_compression"
@@ -77,8 +85,8 @@ def _trained_lenet(images: Arrays, folder: Path) -> Any:
     fresh = keras_cls.Classifier(_caffe_lenet(), [str(digit) for digit in range(10)], rule)
     return keras_cls.train(
         fresh,
-        _part(images, "train"),
-        validation=_part(images, "test"),
+        part_of(images, "train"),
+        validation=part_of(images, "test"),
         recipe="small_gray",
         epochs=12,
         batch_size=BATCH,
@@ -87,11 +95,7 @@ def _trained_lenet(images: Arrays, folder: Path) -> Any:
 
 
 def _resnet56(images: Arrays, folder: Path) -> Any:
-    import keras_cls
-
-    weights = data_folder("weights") / "cifar10_resnet56.npz"
-    model = keras_cls.create_model("resnet56_cifar10", weights=weights)
-    return keras_cls.Classifier(model, _cifar_classes())
+    return cifar_resnet("resnet56")
 
 
 def _trained_alexnet(images: Arrays, folder: Path) -> Any:
@@ -99,19 +103,15 @@ def _trained_alexnet(images: Arrays, folder: Path) -> Any:
 
     return keras_cls.train(
         "alexnet",
-        _part(images, "train"),
-        validation=_part(images, "test"),
-        labels=_cifar_classes(),
+        part_of(images, "train"),
+        validation=part_of(images, "test"),
+        labels=cifar_classes(),
         input_shape=(67, 67, 3),
         recipe="small_images",
         epochs=16,
         batch_size=BATCH,
         run_dir=folder,
     ).classifier
-
-
-def _cifar_classes() -> list[str]:
-    return (data_folder("cifar10") / "classes.txt").read_text().split()
 
 
 def _cifar() -> Arrays:
@@ -170,8 +170,8 @@ def _cells(row: Row, folder: Path) -> list[str]:
     images = row.read()
     classifier = row.start(images, folder / "trained")
     data = open_training_data(
-        _part(images, "train"),
-        _part(images, "test"),
+        part_of(images, "train"),
+        part_of(images, "test"),
         labels=list(classifier.labels),
         cache=folder / "cache",
         seed=0,
@@ -191,7 +191,7 @@ def _cells(row: Row, folder: Path) -> list[str]:
     for number, refinement in enumerate(plan):
         run = folder / f"refined-{number}"
         small = refine(small, data, refinement, run, teacher=classifier)
-    before = keras_cls.evaluate(classifier, _part(images, "test"), quiet=True).top1
+    before = keras_cls.evaluate(classifier, part_of(images, "test"), quiet=True).top1
     weights = 4 * sum(int(np.prod(each.shape)) for each in classifier.model.weights)
     made = folder / "models/int8"
     version = made / "1"
@@ -211,7 +211,3 @@ def _cells(row: Row, folder: Path) -> list[str]:
         f"{weights / packed:.1f}",
         row.paper,
     ]
-
-
-def _part(images: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
-    return images[f"{part}_images"], images[f"{part}_labels"]

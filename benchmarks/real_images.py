@@ -3,10 +3,14 @@
 import gzip
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.tables import ROOT
+
+if TYPE_CHECKING:
+    from keras_cls import Classifier
 
 Arrays = dict[str, np.ndarray]
 """``train_images``, ``train_labels``, ``test_images``, ``test_labels``."""
@@ -38,6 +42,25 @@ def gallery_photos(size: tuple[int, int] | None = None) -> list[Path]:
             if image.mode == "RGB" and size in (None, image.size):
                 found.append(path)
     return found
+
+
+def part_of(images: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of ``"train"`` or ``"test"``."""
+    return images[f"{part}_images"], images[f"{part}_labels"]
+
+
+def cifar_classes() -> list[str]:
+    """The names of CIFAR-10's classes."""
+    return (data_folder("cifar10") / "classes.txt").read_text().split()
+
+
+def cifar_resnet(name: str) -> "Classifier":
+    """akamaster's ``resnet20`` or ``resnet56``, trained on CIFAR-10."""
+    import keras_cls
+
+    weights = data_folder("weights") / f"cifar10_{name}.npz"
+    model = keras_cls.create_model(f"{name}_cifar10", weights=weights)
+    return keras_cls.Classifier(model, cifar_classes())
 
 
 def read_cifar(folder: Path) -> Arrays:

@@ -1,6 +1,7 @@
 """A wrapped twin as what the training loop trains."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import keras
@@ -15,9 +16,11 @@ from keras_cls.compression.settings import Clustering, Pruning, Quantization, Te
 from keras_cls.compression.twin import copy_back, twin_of
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.training.figures import batch_figures, cross_entropy
+from keras_cls.training.precision import Precision
 from keras_cls.training.schedules import Cosine, Scheduled
 
 _MOMENTUM = 0.9
+_IN_BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
 # Pruning at a large rate is training anew, and what is left of the weights overfits without it.
 _PRUNING_DECAY = 5e-4
 
@@ -35,6 +38,8 @@ class TwinTrainee:
         learning_rate: of the first step.
         teacher: whose answers are half of each image's target (Hinton, Vinyals and Dean,
             arXiv:1503.02531, at temperature 1); None for the labels alone.
+        precision: of convolutions, products and what lies between them on CPUs; variables, their
+            updates and the loss are float32.
 
     Raises:
         ExportError: the network has no twin, or nothing for the technique in it.
@@ -50,6 +55,7 @@ class TwinTrainee:
         steps: int,
         learning_rate: float,
         teacher: Classifier | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.classifier = classifier
         self.strategy = tf.distribute.get_strategy()
@@ -65,6 +71,7 @@ class TwinTrainee:
         found = [*self.network.weights, *self.optimizer.variables]
         self._variables = list({id(variable): variable for variable in found}.values())
         self._graph = tf.function(self._step, autograph=False)
+        self._arithmetic = _bfloat16 if precision == "bfloat16" else nullcontext
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
@@ -81,7 +88,8 @@ class TwinTrainee:
 
     def step(self, batch: Any, stop: bool = False) -> tf.Tensor:
         """One step on (float32 [B, H, W, C], float32 [B, K]) -> float32 [5]."""
-        return self._graph(*batch, tf.constant(float(stop)))
+        with self._arithmetic():
+            return self._graph(*batch, tf.constant(float(stop)))
 
     def hand_over(self) -> None:
         """Give the classifier the weights, of zeros or of few values as they are."""
@@ -112,6 +120,21 @@ class TwinTrainee:
 
     def _decay_of(self, variable: tf.Variable) -> float:
         return self._decay if variable.shape.rank > 1 else 0.0
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """Let TensorFlow rewrite the graphs that are called so that they compute in bfloat16.
+
+    tf_keras' own mixed precision is not for the toolkit's layers: they assign to the kernels that
+    they compute with.
+    """
+    before = tf.config.optimizer.get_experimental_options().get(_IN_BFLOAT16, False)
+    tf.config.optimizer.set_experimental_options({_IN_BFLOAT16: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({_IN_BFLOAT16: before})
 
 
 class _Wrapped(Protocol):

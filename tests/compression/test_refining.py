@@ -1,17 +1,23 @@
 """Training under a technique, by the project's own pipeline, with resume."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from runs import digits, stop_after
 
 import keras_cls
 from keras_cls.classifier import Classifier
+from keras_cls.compression import refining
 from keras_cls.compression.refining import Refinement, refine
 from keras_cls.compression.settings import Clustering, PolynomialDecay, Pruning, Quantization
+from keras_cls.compression.twin_trainee import TwinTrainee
 from keras_cls.data.opening import TrainingData, open_training_data
+from keras_cls.data.pipeline import evaluation_batches
 from keras_cls.errors import ConfigError
+from keras_cls.training.precision import choose_precision
 
 PRUNING = Pruning(0.8, PolynomialDecay(end_step=10, frequency=2))
 
@@ -92,6 +98,45 @@ def test_a_teacher_is_listened_to(classifier, images, tmp_path) -> None:
         for each in found
     ]
     assert far[1] < far[0], "closer to the teacher's answers"
+
+
+def test_a_step_in_bfloat16_is_close_and_leaves_no_switch(classifier, images) -> None:
+    batch = next(iter(evaluation_batches(images.train, classifier.preprocessing, 32)))
+    switches = tf.config.optimizer.get_experimental_options
+    before = switches().get("auto_mixed_precision_onednn_bfloat16", False)
+    figures = {}
+    for precision in ("float32", "bfloat16"):
+        trainee = TwinTrainee(
+            classifier, Pruning(0.5), steps=3, learning_rate=0.01, precision=precision
+        )
+        figures[precision] = [trainee.step(batch).numpy() for _ in range(3)]
+        assert switches().get("auto_mixed_precision_onednn_bfloat16", False) == before
+        assert all(variable.dtype == tf.float32 for variable in trainee.network.trainable_weights)
+    np.testing.assert_allclose(figures["bfloat16"], figures["float32"], rtol=0.05)
+    if choose_precision("auto")[0] == "bfloat16":
+        assert not np.array_equal(figures["bfloat16"], figures["float32"])
+
+
+def test_a_run_keeps_the_arithmetic_it_was_begun_in(
+    classifier, images, tmp_path, monkeypatch
+) -> None:
+    taken = []
+
+    class Noted(TwinTrainee):
+        def __init__(self, *arguments, precision, **settings) -> None:
+            taken.append(precision)
+            super().__init__(*arguments, precision=precision, **settings)
+
+    monkeypatch.setattr(refining, "TwinTrainee", Noted)
+    refinement = Refinement(Clustering(8), epochs=2, batch_size=32)
+    for here, stop in (("bfloat16", 1), ("float32", None)):
+        monkeypatch.setattr(refining, "choose_precision", lambda _, here=here: (here, ""))
+        with monkeypatch.context() as patched:
+            if stop:
+                stop_after(patched, stop)
+            with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+                refine(classifier, images, refinement, tmp_path / "run", quiet=True)
+    assert taken == ["bfloat16", "bfloat16"]
 
 
 @pytest.mark.parametrize(

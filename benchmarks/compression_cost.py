@@ -1,0 +1,89 @@
+"""What bytes and zeros cost in accuracy: published CIFAR networks through ``compress()``.
+
+``python -m benchmarks compression_cost``: the ResNet-20 and ResNet-56 of akamaster, trained on with
+the 50,000 training images and judged on the 5,000 of ``test_public``, each candidate as the
+SavedModel that is served. Takes hours on two cores: BENCH_ROWS=resnet56 leaves the other network's
+rows as they stand. All that is trained stays in ``.bench/compression_cost``; a second call goes on
+there.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.real_images import Arrays, cifar_resnet, data_folder, part_of, read_cifar
+from benchmarks.tables import ROOT, markdown_table, rows_between, write_between
+
+FOLDER = ROOT / ".bench/compression_cost"
+NETWORKS = ("resnet20", "resnet56")
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A call of ``compress()``, and which of its candidates are rows.
+
+    Attributes:
+        name: of its folder.
+        precisions: that it exports in.
+        sparsity: the share of zeros; 0 for none, which is to be trained for int8.
+        epochs: of training.
+        rows: the candidates, and the epochs that each was trained.
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+    sparsity: float
+    epochs: int
+    rows: dict[str, int]
+
+
+CLIMBS = (
+    Climb(
+        "bytes",
+        ("bfloat16", "int8"),
+        0,
+        2,
+        {"bfloat16": 0, "int8": 0, "trained for int8, int8": 2},
+    ),
+    Climb("half", ("bfloat16",), 0.5, 2, {"50 % zeros, bfloat16": 2}),
+    # Of so few weights each must find its place anew.
+    Climb("fifth", ("bfloat16",), 0.8, 12, {"80 % zeros, bfloat16": 12}),
+)
+
+
+def main() -> None:
+    header = ["network", "", "epochs", "right", "points lost"]
+    document, mark = "docs/compression.md", "compression cost"
+    names = os.environ.get("BENCH_ROWS", ",".join(NETWORKS)).split(",")
+    images = read_cifar(data_folder("cifar10"))
+    rows = rows_between(document, mark)
+    for name in names:
+        rows = [row for row in rows if row[0] != f"{name}_cifar10"]
+        for climb in CLIMBS:
+            rows += _rows(name, climb, images)
+            # What is known stands there, whatever becomes of the rest.
+            rows.sort(key=lambda row: row[0])
+            write_between(document, mark, markdown_table(header, rows, "|".join(header[2:])))
+
+
+def _rows(name: str, climb: Climb, images: Arrays) -> list[list[str]]:
+    import keras_cls
+
+    result = keras_cls.compress(
+        cifar_resnet(name),
+        part_of(images, "train"),
+        validation=part_of(images, "test"),
+        precision=climb.precisions,
+        sparsity=climb.sparsity,
+        clusters=(),
+        epochs=climb.epochs,
+        run_dir=FOLDER / name / climb.name,
+    )
+    found = {each.name: each.measured for each in result.candidates}
+    made = []
+    for candidate, epochs in climb.rows.items():
+        measured: Any = found[candidate]
+        lost = 100 * (result.accuracy - measured.accuracy)
+        right = f"{measured.accuracy:.2%}"
+        made.append([f"{name}_cifar10", candidate, str(epochs), right, f"{lost:.2f}"])
+    return made
