@@ -43,6 +43,7 @@ class Shown(Protocol):
 
 @dataclass(frozen=True)
 class _Row:
+    number: int
     name: str
     texts: tuple[str, ...]
     is_best: bool
@@ -136,13 +137,14 @@ def _tiles(accuracy: float, best: Measured) -> list[html.Tile]:
 def _rows(accuracy: float, found: Sequence[Shown], best: Shown) -> list[_Row]:
     return [
         _Row(
+            number,
             each.name,
             () if each.measured is None else _texts(accuracy, each.measured),
             each.name == best.name,
             each.on_the_front,
             each.problem,
         )
-        for each in found
+        for number, each in enumerate(found, 1)
     ]
 
 
@@ -163,6 +165,7 @@ def _charts(accuracy: float, found: Sequence[Shown], best: Shown) -> list[_Chart
         ("Accuracy by latency", "ms for one image", lambda one: one.latency or 0.0),
     )
     made = [(each, each.measured) for each in found if each.measured is not None]
+    numbers = [number for number, each in enumerate(found, 1) if each.measured is not None]
     charts = []
     for caption, unit, cost in costs:
         x = np.array([cost(measured) for _, measured in made])
@@ -171,7 +174,7 @@ def _charts(accuracy: float, found: Sequence[Shown], best: Shown) -> list[_Chart
             f"{each.name}: {one.accuracy:.2%} at {cost(one):.3g} {unit}" for each, one in made
         )
         chosen = [each.name == best.name for each, _ in made].index(True)
-        drawn = _pareto(x, y, accuracy, chosen, unit)
+        drawn = _pareto(x, y, numbers, accuracy, chosen, unit)
         charts.append(_Chart(caption, words, html.svg(drawn, salt=unit)))
     return charts
 
@@ -181,8 +184,15 @@ def _lone(value: float, _: int) -> str:
     return f"{value:g}" if f"{value:.0e}"[0] in "235" else ""
 
 
-def _pareto(x: np.ndarray, y: np.ndarray, accuracy: float, best: int, unit: str) -> Figure:
-    """Points, the line of those that none beats in these two, and the accuracy that there was."""
+def _pareto(
+    x: np.ndarray,
+    y: np.ndarray,
+    numbers: Sequence[int],
+    accuracy: float,
+    best: int,
+    unit: str,
+) -> Figure:
+    """Numbered points, the line of those that none beats in these two, the accuracy there was."""
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     html.style_axes(axes)
@@ -196,6 +206,18 @@ def _pareto(x: np.ndarray, y: np.ndarray, accuracy: float, best: int, unit: str)
     axes.scatter(
         x[best], y[best], s=110, facecolors="none", edgecolors=html.MISS, linewidths=1.8, zorder=5
     )
+    # Those of one place share a text, which else would be set over another.
+    for place in sorted(set(zip(x, y, strict=True))):
+        here = [str(n) for n, *at in zip(numbers, x, y, strict=True) if tuple(at) == place]
+        axes.annotate(
+            ", ".join(here),
+            place,
+            (-5, 5),
+            textcoords="offset points",
+            ha="right",
+            color=html.INK,
+            fontsize=7,
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(_lone))

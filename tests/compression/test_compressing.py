@@ -90,8 +90,8 @@ def test_what_is_chosen_is_what_it_says(result) -> None:
 @pytest.mark.slow
 def test_the_report_shows_all_and_needs_nothing_else(result) -> None:
     text = result.report.read_text()
-    for each in result.candidates:
-        assert each.name in text
+    for number, each in enumerate(result.candidates, 1):
+        assert f'<td>{number}</td><th scope="row">{each.name}</th>' in text
     assert text.count("<svg") == 2 and result.best.name in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
 
