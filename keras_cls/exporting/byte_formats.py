@@ -99,6 +99,16 @@ def families(graph: Graph) -> list[frozenset[str]]:
     return list(dict.fromkeys(family.values()))
 
 
+def reads_pixels(graph: Graph) -> bool:
+    """Whether all that reads the images as bytes can take each channel in units of its own.
+
+    Not so a sum, and what joins them with other maps.
+    """
+    name = graph.input.name
+    summed = any(isinstance(node, Fused) and node.summand == name for node in graph)
+    return frozenset([name]) in families(graph) and not summed
+
+
 def kinds(graph: Graph, low: Mapping[str, np.ndarray]) -> dict[str, Kind]:
     """The kind of bytes for every node whose output is bytes or is read as bytes.
 

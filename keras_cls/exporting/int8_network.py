@@ -51,6 +51,7 @@ class _Values:
 
     def __init__(self, graph: Graph, formats: Mapping[str, ByteFormat]) -> None:
         self.formats = formats
+        self.of_bytes = in_bytes(graph)
         self.shapes = graph.shapes()
         self._floats: dict[str, tf.Tensor] = {}
         self._bytes: dict[str, tf.Tensor] = {}
@@ -60,9 +61,6 @@ class _Values:
 
     def keep_bytes(self, name: str, value: tf.Tensor) -> None:
         self._bytes[name] = value
-
-    def are_bytes(self, name: str) -> bool:
-        return name in self._bytes
 
     def as_float(self, name: str) -> tf.Tensor:
         if name not in self._floats:
@@ -250,7 +248,7 @@ def _(node: nodes.Dense, values: _Values) -> None:
 @_run.register
 def _(node: nodes.GlobalAverage, values: _Values) -> None:
     (source,) = node.inputs
-    if not values.are_bytes(source):
+    if source not in values.of_bytes:
         _in_float(node, values)
         return
     form = values.formats[source]
@@ -297,8 +295,11 @@ def _(node: Node, values: _Values) -> None:
 
 
 def _hand_on(node: Node, values: _Values, how: Callable[..., tf.Tensor]) -> None:
-    """What gives the bytes that it takes; in float where it takes none."""
-    if node.name not in values.formats or not any(map(values.are_bytes, node.inputs)):
+    """What gives the bytes that it takes; in float where it takes none.
+
+    Others may have made bytes of what it takes, but those have a format of their own.
+    """
+    if node.name not in values.of_bytes:
         _in_float(node, values)
     else:
         values.keep_bytes(node.name, how(*(values.as_bytes(name) for name in node.inputs)))

@@ -297,12 +297,25 @@ def _global_average(call: Call, shapes: Sequence[Shape]) -> list[Node]:
 
 @_rule(keras.layers.Add)
 def _add(call: Call, shapes: Sequence[Shape]) -> list[Node]:
-    return [nodes.Add(call.name, call.inputs)]
+    return _elementwise(nodes.Add, call, shapes)
 
 
 @_rule(keras.layers.Multiply)
 def _multiply(call: Call, shapes: Sequence[Shape]) -> list[Node]:
-    return [nodes.Multiply(call.name, call.inputs)]
+    return _elementwise(nodes.Multiply, call, shapes)
+
+
+def _elementwise(kind: type[nodes.Elementwise], call: Call, shapes: Sequence[Shape]) -> list[Node]:
+    """Of vectors and maps, Keras takes a vector as a number for each channel."""
+    rank = max(map(len, shapes))
+    made: list[Node] = []
+    inputs = []
+    for number, (name, shape) in enumerate(zip(call.inputs, shapes, strict=True)):
+        if missing := rank - len(shape):
+            name = f"{call.name}/input_{number}"
+            made.append(nodes.Reshape(name, (call.inputs[number],), (1,) * missing + shape))
+        inputs.append(name)
+    return [*made, kind(call.name, tuple(inputs))]
 
 
 @_rule(keras.layers.Concatenate)
@@ -330,7 +343,13 @@ def _cropping(call: Call, shapes: Sequence[Shape]) -> list[Node]:
     return [nodes.Crop(call.name, call.inputs, call.layer.cropping)]
 
 
-@_rule(keras.layers.Flatten, keras.layers.Reshape)
+@_rule(keras.layers.Flatten)
+def _flatten(call: Call, shapes: Sequence[Shape]) -> list[Node]:
+    _channels_last(call.layer)
+    return _reshape(call, shapes)
+
+
+@_rule(keras.layers.Reshape)
 def _reshape(call: Call, shapes: Sequence[Shape]) -> list[Node]:
     _, *shape = call.layer.compute_output_shape((None, *shapes[0]))
     return [nodes.Reshape(call.name, call.inputs, tuple(shape))]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import onednn
-from keras_cls.exporting.byte_formats import families, pixel_format
+from keras_cls.exporting.byte_formats import pixel_format, reads_pixels
 from keras_cls.exporting.calibration import METHODS, Method, calibrated_formats
 from keras_cls.exporting.calibration_images import PreparedImages
 from keras_cls.exporting.float_network import run_in_float
@@ -94,7 +94,7 @@ def int8_network_of(classifier: Classifier, images: PreparedImages, method: Meth
     onednn.require()
     graph = fuse(fold(lower(classifier.model)))
     formats = calibrated_formats(graph, images.prepared, method)
-    if frozenset([graph.input.name]) in families(graph):
+    if reads_pixels(graph):
         rule = classifier.preprocessing
         formats[graph.input.name] = pixel_format(rule.mean, rule.std, rule.channels)
     notes = {

@@ -12,6 +12,8 @@ KINDS = [
     "norm",
     "relu",
     "relu6",
+    "silu",
+    "gate",
     "max",
     "mean",
     "add",
@@ -48,6 +50,9 @@ def _made(kind: str, first: keras.KerasTensor, second: keras.KerasTensor) -> ker
         return layers.Add()([first, second])
     if kind == "join":
         return layers.Conv2D(16, 1)(layers.Concatenate()([first, second]))
+    if kind == "gate":
+        gate = layers.Dense(16, activation="sigmoid")(layers.GlobalAveragePooling2D()(first))
+        return layers.Multiply()([gate, second])
     made = {
         "conv1": lambda: layers.Conv2D(16, 1),
         "conv3": lambda: layers.Conv2D(16, 3, padding="same", activation="relu"),
@@ -56,6 +61,7 @@ def _made(kind: str, first: keras.KerasTensor, second: keras.KerasTensor) -> ker
         "norm": lambda: layers.BatchNormalization(),
         "relu": lambda: layers.ReLU(),
         "relu6": lambda: layers.ReLU(6.0),
+        "silu": lambda: layers.Activation("silu"),
         "max": lambda: layers.MaxPooling2D(3, 1, padding="same"),
         "mean": lambda: layers.AveragePooling2D(3, 1, padding="same"),
     }
