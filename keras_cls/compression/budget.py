@@ -21,6 +21,7 @@ class Measured:
         compressed_size: bytes of the same, packed as .tar.xz.
         latency: milliseconds for one image, undisturbed on this machine; None before measured.
         in_bytes: the share of multiply-adds that the written graph computes in bytes.
+        zeros: the share of zeros among the weights of kernels.
     """
 
     accuracy: float
@@ -28,6 +29,7 @@ class Measured:
     compressed_size: int
     latency: float | None = None
     in_bytes: float = 0.0
+    zeros: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,14 @@ class Budget:
         for name, by in self.missed_by(found, accuracy).items():
             if name == "accuracy":
                 assert self.max_accuracy_drop is not None
+                fell, allowed = 100 * (accuracy - found.accuracy), 100 * self.max_accuracy_drop
+                digits = 2 if fell - allowed >= 0.01 else 4
                 said.append(
-                    f"accuracy falls by {100 * (accuracy - found.accuracy):.2f} points "
-                    f"(allowed {100 * self.max_accuracy_drop:.2f})"
+                    f"accuracy falls by {fell:.{digits}f} points (allowed {allowed:.{digits}f})"
                 )
             else:
-                said.append(f"{name} is {by:.0%} above the limit")
+                share = f"{by:.0%}" if by >= 0.01 else f"{100 * by:.1g}%"
+                said.append(f"{name} is {share} above the limit")
         return ", ".join(said)
 
 

@@ -8,13 +8,10 @@ import tf_keras
 
 from keras_cls.compression import twin_layers
 from keras_cls.compression.rebuilding import rebuilt
-from keras_cls.compression.settings import Clustering
+from keras_cls.compression.settings import LEAST_WITH_ZERO, Clustering
 from keras_cls.compression.toolkit import tfmot
 from keras_cls.compression.twin import variable_name
 from keras_cls.errors import ConfigError
-
-_LEAST_WITH_ZERO = 3
-"""The fewest values that the toolkit makes where one of them is zero."""
 
 
 def clusterable(twin: tf_keras.Model, settings: Clustering | None = None) -> tf_keras.Model:
@@ -49,19 +46,24 @@ def strip_clustering(model: tf_keras.Model) -> tf_keras.Model:
     return rebuilt(model, _stripped)
 
 
+def strip_again(model: tf_keras.Model, stripped: tf_keras.Model) -> None:
+    """Give what :func:`strip_clustering` made of the same model before the values of now."""
+    for layer in model.layers:
+        if isinstance(layer, _wrapper()):
+            _settle(layer, stripped.get_layer(layer.layer.name))
+
+
 def _replacements(
     layer: tf_keras.layers.Layer, settings: Clustering
 ) -> list[tf_keras.layers.Layer]:
-    if isinstance(layer, tf_keras.layers.InputLayer):
-        return []
-    kernel = _kernel(layer)
+    kernel = twin_layers.kernel_of(layer)
     if kernel is None or not layer.trainable:
         return [layer]
     by_channel = settings.per_channel and isinstance(layer, tf_keras.layers.Conv2D)
     clusters = int(settings.clusters)
     weights = prod(kernel.shape[:-1] if by_channel else kernel.shape)
     left = int(np.count_nonzero(kernel)) if settings.preserve_sparsity else weights
-    if weights <= clusters or left + 1 < _LEAST_WITH_ZERO:
+    if weights <= clusters or left + 1 < LEAST_WITH_ZERO:
         if settings.preserve_sparsity:
             layer.trainable = False  # Nothing else would keep its zeros.
         return [layer]
@@ -82,13 +84,6 @@ def _replacements(
     ]
 
 
-def _kernel(layer: tf_keras.layers.Layer) -> Any:
-    """What is clustered of a layer; None where it is left alone."""
-    if type(layer) is tf_keras.layers.SeparableConv2D:
-        return layer.pointwise_kernel
-    return layer.kernel if type(layer) in twin_layers.KERNELS else None
-
-
 def _wrapper() -> Any:
     from tensorflow_model_optimization.python.core.clustering.keras import cluster_wrapper
 
@@ -103,14 +98,18 @@ def _clusterable_layer() -> Any:
 
 
 def _stripped(layer: Any) -> list[tf_keras.layers.Layer]:
-    if isinstance(layer, tf_keras.layers.InputLayer):
-        return []
     if not isinstance(layer, _wrapper()):
         return [layer]
-    layer.update_clustered_weights_associations()
     # The layer's own variable was replaced by the clustered values: in place it goes again.
     clean = type(layer.layer).from_config(layer.layer.get_config())
     clean.build(layer.build_input_shape)
+    _settle(layer, clean)
+    return [clean]
+
+
+def _settle(layer: Any, clean: tf_keras.layers.Layer) -> None:
+    """Give a layer of its own the values that a wrapper's has now."""
+    layer.update_clustered_weights_associations()
     kernels = layer.original_clusterable_weights
     for variable in clean.weights:
         name = variable_name(variable)
@@ -118,4 +117,3 @@ def _stripped(layer: Any) -> list[tf_keras.layers.Layer]:
             variable.assign(layer.get_weight_from_layer(name))
         else:
             variable.assign(getattr(layer.layer, name))
-    return [clean]

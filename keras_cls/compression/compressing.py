@@ -1,8 +1,9 @@
 """``compress()``: one call that tries the ladder, measures, and picks what keeps to a budget."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,6 +18,7 @@ from keras_cls.compression.measuring import (
     accuracy_of,
     accuracy_of_version,
     latency_of_version,
+    share_of_zeros,
     sizes_of_version,
 )
 from keras_cls.compression.refining import refine
@@ -28,7 +30,11 @@ from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.exporting import export
 from keras_cls.exporting.calibration_images import MOST_IMAGES, PreparedImages, prepared_pixels
 from keras_cls.exporting.hardware import slow_here
-from keras_cls.exporting.networks import PRECISIONS, Precision
+from keras_cls.exporting.networks import (
+    PRECISIONS,
+    Precision,
+    refuse_what_cannot_be_written,
+)
 from keras_cls.exporting.publishing import CARD_FILE
 from keras_cls.exporting.verification import refuse_broken_weights
 from keras_cls.files import read_json, remove_leftovers, sole_owner, write_json
@@ -158,6 +164,9 @@ def compress(
     refuse_broken_weights(classifier)
     precisions = _checked_precisions(precision)
     sparsities, counts = _several(sparsity), _several(clusters)
+    epochs = _checked_count("epochs", epochs, 0)
+    batch_size = _checked_count("batch_size", batch_size, 1)
+    seed = _checked_count("seed", seed, 0)
     request = {
         "classifier": classifier.digest(),
         "data": describe_data(data),
@@ -165,9 +174,9 @@ def compress(
         "precision": list(precisions),
         "sparsity": list(sparsities),
         "clusters": list(counts),
-        "epochs": _checked_count("epochs", epochs, 0),
-        "batch_size": _checked_count("batch_size", batch_size, 1),
-        "seed": _checked_count("seed", seed, 0),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
     }
     # Before anything is read, and though nothing may be trained: what makes no sense is refused.
     ladder(precisions, sparsities, counts, Training(max(epochs, 1), batch_size, 1))
@@ -192,6 +201,9 @@ def compress(
         resolved = {"data": {"digests": digests}}
         folder.check_data(resolved)
         folder.write_settings({"request": request, "resolved": resolved})
+        console = Console(quiet=quiet, stderr=True, soft_wrap=True, highlight=False)
+        if said := _trained_on(classifier, request, digests):
+            console.print(said, markup=False)
         batch_size = min(batch_size, len(images.train))
         training = Training(epochs, batch_size, steps_per_epoch(images.train, batch_size))
         search = _Search(
@@ -200,9 +212,31 @@ def compress(
             ladder(precisions, sparsities, counts, training),
             path,
             seed,
-            Console(quiet=quiet, stderr=True, soft_wrap=True, highlight=False),
+            console,
         )
         return search.result(budget)
+
+
+def _trained_on(
+    classifier: Classifier, request: Mapping[str, Any], digests: Sequence[str]
+) -> str | None:
+    """A warning where the images held out are of those that the classifier was trained on.
+
+    So it may be with other data of the same images; that of the run is what can be told.
+    """
+    run = classifier.training.get("request", {})
+    data = classifier.training.get("resolved", {}).get("data", {})
+    if (
+        data.get("digests", digests) == digests
+        or run.get("data") != request["data"]
+        or not isinstance(request["validation"], float | None)
+    ):
+        return None
+    return (
+        "the classifier was trained on another part of the same data: accuracy is measured on "
+        f"images that it has seen. Give the run's own seed ({run.get('seed')}) and validation "
+        f"({run.get('validation')})"
+    )
 
 
 class _Search:
@@ -224,7 +258,8 @@ class _Search:
         self._seed = seed
         self._console = console
         results = folder / RESULTS_FILE
-        self._known: dict[str, Any] = read_json(results) if results.exists() else {}
+        known: dict[str, Any] = read_json(results) if results.exists() else {}
+        self._known = {name: found for name, found in known.items() if self._holds(found)}
 
     def result(self, budget: Budget) -> CompressionResult:
         """Make and measure what is still missing, choose, and write the report."""
@@ -236,7 +271,8 @@ class _Search:
         )
         self._console.print(
             f"{classifier.architecture}: accuracy {accuracy:.2%} on {len(images.validation):,} "
-            f"images; {len(self._rungs)} candidates; folder {self._folder}"
+            f"images; {len(self._rungs)} candidates; folder {self._folder}",
+            markup=False,
         )
         for precision in dict.fromkeys(rung.precision for rung in self._rungs):
             if reason := slow_here(precision):
@@ -244,11 +280,10 @@ class _Search:
         found = self._with_latencies(
             [self._candidate(place, rung) for place, rung in enumerate(self._rungs)]
         )
-        made = [each for each in found if each.measured is not None]
+        made, measured = _those_made(found)
         if not made:
             problems = "; ".join(f"{each.name}: {each.problem}" for each in found)
             raise ExportError(f"{classifier.architecture}: no candidate could be made: {problems}")
-        measured = [each.measured for each in made if each.measured is not None]
         best = made[budget.choose(measured, accuracy)]
         assert best.measured is not None and best.version is not None
         missed = budget.describe_miss(best.measured, accuracy)
@@ -284,29 +319,47 @@ class _Search:
         )
         return Candidate(rung, measured, self._folder / known["version"])
 
+    def _holds(self, found: Any) -> bool:
+        """Whether what an earlier call noted need not be found out again.
+
+        An export that was not possible may be by now: with a layer made known, on another machine.
+        """
+        if not isinstance(found, dict):
+            return True
+        if "problem" in found:
+            return bool(found.get("diverged", False))
+        return (self._folder / found["version"]).is_dir()
+
     def _made(self, rung: Rung) -> dict[str, Any]:
         try:
             with without_advice():  # on tracing functions again: each candidate has its own
-                version = self._version(rung)
+                # Before hours of training.
+                refuse_what_cannot_be_written(self._classifier.model, rung.precision)
+                refined = self._refined(rung)
+                version = self._version(rung, refined)
         except (ExportError, TrainingDivergedError) as error:
             if isinstance(error.__cause__, OSError | tf.errors.OpError):
                 raise  # A full disk says nothing about the rung.
-            return {"problem": str(error)}
+            return {"problem": str(error), "diverged": isinstance(error, TrainingDivergedError)}
         size, compressed = sizes_of_version(version)
         share = read_json(version / CARD_FILE)["export"].get("quantized_share", 0.0)
         rule = self._classifier.preprocessing
         accuracy = accuracy_of_version(version, self._images.validation, rule)
         return {
             "version": version.relative_to(self._folder).as_posix(),
-            "measured": asdict(Measured(accuracy, size, compressed, in_bytes=share)),
+            "measured": asdict(
+                Measured(
+                    accuracy, size, compressed, in_bytes=share, zeros=share_of_zeros(refined.model)
+                )
+            ),
         }
 
-    def _version(self, rung: Rung) -> Path:
+    def _version(self, rung: Rung, refined: Classifier) -> Path:
         folder = self._folder / _MODELS / _slug(rung.name)
         if (folder / "1").is_dir():
             return folder / "1"
         return export(
-            self._refined(rung),
+            refined,
             folder,
             precision=rung.precision,
             calibration=self._calibration if rung.precision == "int8" else None,
@@ -317,12 +370,14 @@ class _Search:
         found, done = self._classifier, ""
         for refinement, name in zip(rung.refinements, rung.names, strict=True):
             done = f"{done}, {name}" if done else name
-            self._console.print(f"training: {done}", markup=False)
+            folder = self._folder / "refined" / _slug(done)
+            if not RunFolder(folder).read_state().finished:
+                self._console.print(f"training: {done}", markup=False)
             found = refine(
                 found,
                 self._images,
                 refinement,
-                self._folder / "refined" / _slug(done),
+                folder,
                 teacher=self._classifier,
                 seed=self._seed,
                 quiet=self._console.quiet,
@@ -355,8 +410,7 @@ class _Search:
             else each
             for each in found
         ]
-        made = [each for each in timed if each.measured is not None]
-        measured = [each.measured for each in made if each.measured is not None]
+        made, measured = _those_made(timed)
         front = dict(zip((each.name for each in made), on_the_front(measured), strict=True))
         return [replace(each, on_the_front=front.get(each.name, False)) for each in timed]
 
@@ -367,6 +421,12 @@ class _Search:
             write_json(self._folder / RESULTS_FILE, self._known)
         found: T = self._known[name]
         return found
+
+
+def _those_made(found: Sequence[Candidate]) -> tuple[list[Candidate], list[Measured]]:
+    """The candidates that could be made, and what was measured of each."""
+    made = [(each, each.measured) for each in found if each.measured is not None]
+    return [each for each, _ in made], [measured for _, measured in made]
 
 
 def _slug(name: str) -> str:
@@ -392,6 +452,6 @@ def _checked_precisions(found: Any) -> tuple[Precision, ...]:
 
 
 def _checked_count(name: str, found: Any, least: int) -> int:
-    if isinstance(found, bool) or not isinstance(found, int) or found < least:
+    if isinstance(found, bool) or not isinstance(found, Integral) or found < least:
         raise ConfigError(f"{name}: expected a whole number of {least} or more, found {found!r}")
-    return found
+    return int(found)

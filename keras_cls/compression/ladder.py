@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from keras_cls.compression.refining import Refinement
 from keras_cls.compression.settings import (
+    LEAST_WITH_ZERO,
     Clustering,
+    ConstantSparsity,
     PolynomialDecay,
     Pruning,
     Quantization,
@@ -52,9 +54,13 @@ class Training:
 
     def prune(self, sparsity: float) -> Refinement:
         """By and by in the first third, then what is left learns on."""
-        end = max(1, self.epochs * self.steps // 3)
+        end = self.epochs * self.steps // 3
         # Often enough for a curve, seldom enough that sorting the weights takes no time.
-        schedule = PolynomialDecay(end_step=end, frequency=max(1, end // 20))
+        schedule = (
+            PolynomialDecay(end_step=end, frequency=max(1, end // 20))
+            if end
+            else ConstantSparsity()  # Of so few steps the first one prunes.
+        )
         return self._refinement(Pruning(sparsity, schedule, allocation="lamp"))
 
     def cluster(self, clusters: int, *, pruned: bool) -> Refinement:
@@ -97,7 +103,11 @@ def ladder(
     chains += [(training.cluster(count, pruned=False),) for count in clusters]
     if sparsities:
         sparsest = training.prune(max(sparsities))
-        chains += [(sparsest, training.cluster(count, pruned=True)) for count in clusters]
+        chains += [
+            (sparsest, training.cluster(count, pruned=True))
+            for count in clusters
+            if count >= LEAST_WITH_ZERO
+        ]
     smaller = [precision for precision in precisions if precision != "float32"]
     rungs += [Rung(precision, chain) for chain in chains for precision in smaller or precisions]
     if "int8" in precisions:

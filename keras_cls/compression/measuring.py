@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_cls import contract
@@ -40,6 +41,13 @@ def accuracy_of(
     if images.multi_label:
         return float(np.nanmean(average_precision(found, wanted)))
     return float(np.mean(found.argmax(axis=1) == wanted))
+
+
+def share_of_zeros(model: keras.Model) -> float:
+    """Of all weights in kernels."""
+    kernels = [np.asarray(each) for each in model.weights if each.name.endswith("kernel")]
+    weights = sum(kernel.size for kernel in kernels)
+    return sum(kernel.size - np.count_nonzero(kernel) for kernel in kernels) / max(weights, 1)
 
 
 def accuracy_of_version(version: Path, images: ImageStream, rule: Preprocessing) -> float:

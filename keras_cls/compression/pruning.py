@@ -79,7 +79,11 @@ def strip_pruning(model: tf_keras.Model) -> tf_keras.Model:
 
 def _shares(twin: tf_keras.Model, settings: Pruning) -> dict[str, float]:
     """The sparsity of each layer that can be pruned, by name."""
-    kernels = {layer.name: _kernel(layer).numpy() for layer in twin.layers if _can_be_pruned(layer)}
+    kernels = {
+        layer.name: twin_layers.kernel_of(layer).numpy()
+        for layer in twin.layers
+        if _can_be_pruned(layer)
+    }
     if settings.allocation == "uniform" or not kernels:
         return dict.fromkeys(kernels, settings.sparsity)
     scores = {name: lamp_scores(kernel) for name, kernel in kernels.items()}
@@ -100,8 +104,6 @@ def lamp_scores(kernel: np.ndarray) -> np.ndarray:
 def _replacements(
     layer: tf_keras.layers.Layer, settings: Pruning, shares: Mapping[str, float]
 ) -> list[tf_keras.layers.Layer]:
-    if isinstance(layer, tf_keras.layers.InputLayer):
-        return []
     sparsity = shares.get(layer.name, 0)
     if not _can_be_pruned(layer) or not sparsity:
         return [layer]
@@ -114,8 +116,6 @@ def _replacements(
 
 
 def _stripped(layer: tf_keras.layers.Layer) -> list[tf_keras.layers.Layer]:
-    if isinstance(layer, tf_keras.layers.InputLayer):
-        return []
     return [layer.layer if isinstance(layer, _wrapper()) else layer]
 
 
@@ -126,18 +126,11 @@ def _wrapper() -> Any:
 
 
 def _can_be_pruned(layer: tf_keras.layers.Layer) -> bool:
-    kinds = (*twin_layers.KERNELS, tf_keras.layers.SeparableConv2D)
-    return type(layer) in kinds and layer.trainable
-
-
-def _kernel(layer: tf_keras.layers.Layer) -> tf.Variable:
-    """What is pruned of a layer, [.., C, filters]."""
-    pointwise = isinstance(layer, tf_keras.layers.SeparableConv2D)
-    return layer.pointwise_kernel if pointwise else layer.kernel
+    return twin_layers.kernel_of(layer) is not None and layer.trainable
 
 
 def _in_fours(layer: tf_keras.layers.Layer) -> bool:
-    return _kernel(layer).shape[-2] % _GROUP == 0
+    return twin_layers.kernel_of(layer).shape[-2] % _GROUP == 0
 
 
 class _Schedule(tfmot.sparsity.keras.PruningSchedule):

@@ -49,7 +49,7 @@ def rebuilt(
     Args:
         model: functional.
         replacements: layer -> the layers in its place, first to last; it is asked once a layer.
-            Those for an input follow it.
+            Those for an input follow it, which is made anew.
     """
     made: dict[int, Any] = {}
     chains: dict[int, Sequence[tf_keras.layers.Layer]] = {}
@@ -57,7 +57,11 @@ def rebuilt(
     for step in steps_of(model):
         key = id(step.layer)
         if key not in chains:
-            chains[key] = replacements(step.layer)
+            chains[key] = [
+                layer
+                for layer in replacements(step.layer)
+                if not isinstance(layer, tf_keras.layers.InputLayer)
+            ]
         if step.arguments is None:
             tensor = tf_keras.Input(step.output.shape[1:], name=step.layer.name)
             inputs.append(tensor)

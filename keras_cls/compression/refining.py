@@ -16,6 +16,7 @@ from keras_cls.compression.twin_trainee import TwinTrainee
 from keras_cls.data.broken import BrokenImages
 from keras_cls.data.opening import TrainingData, fingerprint
 from keras_cls.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from keras_cls.exporting.calls import calls_to_outputs
 from keras_cls.files import sole_owner
 from keras_cls.training.checkpoint import load_checkpoint
 from keras_cls.training.cluster import Workers
@@ -61,7 +62,8 @@ class Refinement:
         """The learning rate of the first step."""
         if self.learning_rate is not None:
             return self.learning_rate
-        normalized = any(hasattr(layer, "moving_mean") for layer in model.layers)
+        calls, _ = calls_to_outputs(model)  # of models within it too
+        normalized = any(hasattr(call.layer, "moving_mean") for call in calls)
         return _LEARNING_RATES[type(self.technique)] * (1 if normalized else _UNNORMALIZED)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from keras_cls.compression.budget import Budget, Measured
 from keras_cls.evaluation import html
 from keras_cls.files import new_file
 
-_COLUMNS = ("accuracy", "change", "size", "packed", "latency", "in bytes")
+_COLUMNS = ("accuracy", "change", "size", "packed", "latency", "in bytes", "zeros")
 
 
 class Shown(Protocol):
@@ -156,6 +156,7 @@ def _texts(accuracy: float, measured: Measured) -> tuple[str, ...]:
         f"{measured.compressed_size / 1e6:.2f} MB",
         f"{measured.latency or 0:.2f} ms",
         f"{measured.in_bytes:.0%}" if measured.in_bytes else "",
+        f"{measured.zeros:.0%}" if measured.zeros >= 0.005 else "",
     )
 
 

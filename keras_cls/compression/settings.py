@@ -110,6 +110,10 @@ class Pruning:
             )
 
 
+LEAST_WITH_ZERO = 3
+"""The fewest values of a kernel of which one is zero, as the toolkit makes them."""
+
+
 @dataclass(frozen=True)
 class Clustering:
     """Weights of a kernel share a few values.
@@ -129,7 +133,7 @@ class Clustering:
     preserve_sparsity: bool = False
 
     def __post_init__(self) -> None:
-        least = 3 if self.preserve_sparsity else 2
+        least = LEAST_WITH_ZERO if self.preserve_sparsity else 2
         if not _is_integer(self.clusters) or self.clusters < least:
             raise ConfigError(
                 f"clusters: expected an integer of {least} or more, found {self.clusters!r}"

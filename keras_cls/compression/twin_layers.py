@@ -191,3 +191,10 @@ KERNELS: Sequence[type[tf_keras.layers.Layer]] = (
     GroupedConv2D,
 )
 """The very classes whose ``kernel`` is pruned and clustered."""
+
+
+def kernel_of(layer: tf_keras.layers.Layer) -> Any:
+    """What is pruned and clustered of a layer, [.., C, filters]; None where it is left alone."""
+    if type(layer) is tf_keras.layers.SeparableConv2D:
+        return layer.pointwise_kernel
+    return layer.kernel if type(layer) in KERNELS else None

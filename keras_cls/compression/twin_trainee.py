@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_cls.classifier import Classifier
-from keras_cls.compression.clustering import clusterable, strip_clustering
+from keras_cls.compression.clustering import clusterable, strip_again, strip_clustering
 from keras_cls.compression.pruning import prunable, pruned_weights, start_pruning, strip_pruning
 from keras_cls.compression.quantization import quantizable
 from keras_cls.compression.settings import Clustering, Pruning, Quantization, Technique
@@ -106,7 +106,7 @@ class TwinTrainee:
             tape.watch(self._trained)
             logits = self.network(images, training=True)
             losses = cross_entropy(wanted, logits, multi_label=self.classifier.multi_label)
-            loss = tf.reduce_mean(losses)
+            loss = tf.reduce_mean(losses) + sum(self.network.losses)  # these are regularizers'
         gradients = zip(tape.gradient(loss, self._trained), self._trained, strict=True)
         self.optimizer.apply_gradients(
             (gradient + self._decay_of(variable) * variable, variable)
@@ -166,12 +166,14 @@ class _Pruned:
 class _Clustered:
     def __init__(self, twin: tf_keras.Model, settings: Clustering) -> None:
         self.network = clusterable(twin, settings)
+        self._stripped = strip_clustering(self.network)
 
     def after_step(self) -> None:
         pass
 
     def stripped(self) -> tf_keras.Model:
-        return strip_clustering(self.network)
+        strip_again(self.network, self._stripped)
+        return self._stripped
 
 
 class _Quantized:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+import keras
 import tensorflow as tf
 
 from keras_cls.classifier import Classifier
@@ -52,6 +53,19 @@ class Network:
     def card(self) -> dict[str, Any]:
         """What is worth knowing of it, as plain JSON types."""
         return {"precision": self.precision, **self.notes}
+
+
+def refuse_what_cannot_be_written(model: keras.Model, precision: Precision) -> None:
+    """Find out at little cost whether an export in this precision is possible at all.
+
+    Raises:
+        ExportError: below float32, a layer cannot be lowered, it is named; or TensorFlow cannot
+            compute in bytes here.
+    """
+    if precision == "int8":
+        onednn.require()
+    if precision != "float32":
+        lower(model)
 
 
 def float_network_of(classifier: Classifier, precision: Precision) -> Network:

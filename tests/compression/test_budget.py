@@ -45,6 +45,14 @@ def test_of_those_that_miss_it_alike_the_smallest_packed_is_chosen() -> None:
     assert Budget(0.01, max_size=800).choose(found, 0.9) == 1
 
 
+def test_a_narrow_miss_is_no_miss_of_nothing() -> None:
+    found = Measured(0.9, 1004, 500, 1.0)
+    said = Budget(0.01, max_size=1000).describe_miss(found, 0.91004)
+    assert said == (
+        "accuracy falls by 1.0040 points (allowed 1.0000), size is 0.4% above the limit"
+    )
+
+
 def test_a_miss_is_told_in_figures() -> None:
     budget = Budget(0.01, max_size=500, max_latency=1.0)
     assert budget.describe_miss(SPARSE, 0.90) == (

@@ -8,7 +8,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from classifiers import small_classifier
+from classifiers import LABELS, small_classifier
 from runs import digits, stop_after
 from sklearn.metrics import average_precision_score
 
@@ -19,6 +19,7 @@ from keras_cls.compression.compressing import RESULTS_FILE
 from keras_cls.data.opening import open_evaluation_data
 from keras_cls.data.pipeline import input_pixels
 from keras_cls.errors import ConfigError, ExportError
+from keras_cls.exporting.lowering import lower
 from keras_cls.exporting.saved_model import SavedModel
 from keras_cls.exporting.verification import SessionModel
 
@@ -30,6 +31,11 @@ QUICK = {"epochs": 1, "batch_size": 32, "quiet": True}
 def short_measurements(monkeypatch):
     monkeypatch.setattr(measuring, "_LEAST_SECONDS", 0.0)
     monkeypatch.setattr(measuring, "_LEAST_RUNS", 3)
+
+
+def sixty_images(labels) -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3)).astype(np.uint8)
+    return images, np.array(labels)[np.arange(60) % 3]
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +157,7 @@ def test_a_killed_search_goes_on(run, tmp_path, monkeypatch) -> None:
 
 def test_what_cannot_be_made_is_said_and_the_rest_goes_on(tmp_path, monkeypatch) -> None:
     classifier = small_classifier(size=(16, 16))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (60, 16, 16, 3)).astype(np.uint8), np.arange(60) % 3
-    data = (images[0], np.array(classifier.labels)[images[1]])
+    data = sixty_images(classifier.labels)
 
     def refused(*arguments, **options):
         if options["precision"] == "int8":
@@ -175,10 +179,8 @@ def test_a_layer_that_nothing_but_keras_can_compute_is_named(tmp_path) -> None:
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.Flatten()(keras.layers.Lambda(lambda x: 2 * x, name="twice")(inputs))
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
-    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3)).astype(np.uint8)
-    labels = ["blue", "green", "red"]
-    classifier = keras_cls.Classifier(model, labels, keras_cls.Preprocessing(size=(16, 16)))
-    data = (images, np.array(labels)[np.arange(60) % 3])
+    classifier = keras_cls.Classifier(model, LABELS, keras_cls.Preprocessing(size=(16, 16)))
+    data = sixty_images(LABELS)
     options = {"precision": ("float32", "int8"), "sparsity": 0.5, "clusters": (), **QUICK}
     found = keras_cls.compress(classifier, data, run_dir=tmp_path / "run", **options)
     problems = {each.name: each.problem for each in found.candidates}
@@ -192,10 +194,74 @@ def test_a_layer_that_nothing_but_keras_can_compute_is_named(tmp_path) -> None:
     ]
 
 
+def test_nothing_is_trained_for_what_cannot_be_written(tmp_path, monkeypatch) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    x = keras.layers.GlobalMaxPooling2D(name="largest")(x)  # which has a twin
+    classifier = keras_cls.Classifier(
+        keras.Model(inputs, keras.layers.Dense(3)(x)), LABELS, keras_cls.Preprocessing(size=16)
+    )
+    options = {"precision": ("float32", "int8"), "sparsity": 0.5, "clusters": (), **QUICK}
+    options["run_dir"] = tmp_path / "run"
+    found = keras_cls.compress(classifier, sixty_images(LABELS), **options)
+    assert [each.problem is None for each in found.candidates] == [True, False, False, False, False]
+    assert all("largest" in each.problem for each in found.candidates[1:])
+    assert not (tmp_path / "run" / "refined").exists()
+    # Of another version, or on another machine, it may be possible: it is tried again.
+    looked = []
+    monkeypatch.setattr(
+        "keras_cls.compression.compressing.refuse_what_cannot_be_written",
+        lambda model, precision: looked.append(precision) or lower(model),
+    )
+    keras_cls.compress(classifier, sixty_images(LABELS), **options)
+    assert looked == ["int8"] * 4
+
+
+def test_a_version_that_was_moved_away_is_made_again(tmp_path) -> None:
+    classifier = small_classifier(size=(16, 16))
+    options = {"precision": "float32", "epochs": 0, "run_dir": tmp_path / "run", "quiet": True}
+    first = keras_cls.compress(classifier, sixty_images(classifier.labels), **options)
+    first.artifact.rename(tmp_path / "1")
+    again = keras_cls.compress(classifier, sixty_images(classifier.labels), **options)
+    assert again.artifact == first.artifact and (again.artifact / "saved_model.pb").is_file()
+
+
+def test_the_zeros_that_there_are_are_told(tmp_path) -> None:
+    """In a single step too, and not those of a layer that is frozen."""
+    classifier = small_classifier(size=(16, 16))
+    classifier.model.get_layer("conv1").trainable = False
+    found = keras_cls.compress(
+        classifier,
+        sixty_images(classifier.labels),
+        precision="float32",
+        sparsity=0.75,
+        clusters=(),
+        run_dir=tmp_path / "run",
+        epochs=np.int64(1),
+        batch_size=64,
+        quiet=True,
+    )
+    kernels = [np.asarray(each) for each in found.classifier.model.weights if "kernel" in each.name]
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+    pruned = found.candidates[-1].measured
+    assert 0.4 < pruned.zeros < 0.75
+    if found.best is found.candidates[-1]:
+        assert pruned.zeros == zeros / sum(kernel.size for kernel in kernels)
+    assert f"<td>{pruned.zeros:.0%}</td>" in found.report.read_text()
+
+
+def test_images_that_it_was_trained_on_are_warned_of(run, tmp_path, capsys) -> None:
+    arguments = {"precision": "float32", "epochs": 0}
+    keras_cls.compress(run.classifier, digits(400), run_dir=tmp_path / "same", **arguments)
+    assert "has seen" not in capsys.readouterr().err
+    keras_cls.compress(run.classifier, digits(400), seed=1, run_dir=tmp_path / "b", **arguments)
+    said = capsys.readouterr().err
+    assert "images that it has seen. Give the run's own seed (0) and validation (None)" in said
+
+
 def test_a_full_disk_is_not_held_against_a_candidate(tmp_path, monkeypatch) -> None:
     classifier = small_classifier(size=(16, 16))
-    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3)).astype(np.uint8)
-    data = (images, np.array(classifier.labels)[np.arange(60) % 3])
+    data = sixty_images(classifier.labels)
     arguments = {"precision": "float32", "epochs": 0, "run_dir": tmp_path / "run", "quiet": True}
 
     def full(self, folder, *arguments):

@@ -45,6 +45,11 @@ def test_what_is_asked_for_twice_is_made_once() -> None:
     assert names(("bfloat16",), (0.5, 0.5, 0.0), ()) == ["bfloat16", "50 % zeros, bfloat16"]
 
 
+def test_of_two_values_none_is_kept_for_zeros() -> None:
+    assert "80 % zeros, 2 values, bfloat16" not in names(("bfloat16",), (0.8,), (2, 16))
+    assert "80 % zeros, 16 values, bfloat16" in names(("bfloat16",), (0.8,), (2, 16))
+
+
 def test_what_was_won_is_preserved() -> None:
     pruned, clustered, aware = (
         each.technique for each in ladder(ALL, (0.8,), (32,), Training(2, 128, 10))[-1].refinements

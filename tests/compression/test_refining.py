@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -115,6 +116,37 @@ def test_a_step_in_bfloat16_is_close_and_leaves_no_switch(classifier, images) ->
     np.testing.assert_allclose(figures["bfloat16"], figures["float32"], rtol=0.05)
     if choose_precision("auto")[0] == "bfloat16":
         assert not np.array_equal(figures["bfloat16"], figures["float32"])
+
+
+def test_regularizers_count_and_layers_are_not_called_again_and_again() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, name="conv", kernel_regularizer=keras.regularizers.L2(1.0))(
+        inputs
+    )
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+    classifier = Classifier(model, ["a", "b", "c"], keras_cls.Preprocessing(size=8))
+    penalty = float(tf.reduce_sum(tf.square(model.get_layer("conv").kernel)))
+    trainee = TwinTrainee(classifier, Clustering(4), steps=2, learning_rate=1e-9)
+    batch = tf.zeros((2, 8, 8, 3)), tf.one_hot([0, 1], 3)
+    loss = float(trainee.step(batch)[0]) / 2
+    assert loss == pytest.approx(np.log(3) + penalty, rel=0.1)
+    called = [len(layer.inbound_nodes) for layer in trainee.network.layers]
+    for _ in range(3):
+        trainee.hand_over()
+    assert [len(layer.inbound_nodes) for layer in trainee.network.layers] == called
+    assert len(np.unique(model.get_layer("conv").kernel)) <= 4
+
+
+def test_normalization_within_a_model_counts() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    body = keras.Model(inputs, keras.layers.BatchNormalization()(x), name="body")
+    outer = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(body(outer))
+    model = keras.Model(outer, keras.layers.Dense(3)(x))
+    assert Refinement(Pruning()).rate_for(model) == Refinement(Pruning()).rate_for(body) == 0.05
 
 
 def test_a_run_keeps_the_arithmetic_it_was_begun_in(
