@@ -105,7 +105,7 @@ def _replacements(
     layer: tf_keras.layers.Layer, settings: Pruning, shares: Mapping[str, float]
 ) -> list[tf_keras.layers.Layer]:
     sparsity = shares.get(layer.name, 0)
-    if not _can_be_pruned(layer) or not sparsity:
+    if not _can_be_pruned(layer) or not (sparsity or settings.two_of_four):
         return [layer]
     arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings, sparsity)}
     if settings.two_of_four:

@@ -1,16 +1,28 @@
 """The images that a quantized network is calibrated with, and that exports are held to."""
 
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+import tensorflow as tf
 
 from keras_cls.classifier import Classifier
-from keras_cls.data.sources import IMAGE_SUFFIXES, Data, images_below, open_source
+from keras_cls.data.foreign_records import holds_records
+from keras_cls.data.opening import Reading, open_parts
+from keras_cls.data.pipeline import input_pixels
+from keras_cls.data.sources import (
+    IMAGE_SUFFIXES,
+    Data,
+    LabelledImages,
+    images_below,
+    open_source,
+)
+from keras_cls.data.tfds import PREFIX as TFDS_PREFIX
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.images import ImageSource, each_image
 from keras_cls.preprocessing import normalize
@@ -37,7 +49,7 @@ class PreparedImages:
     origin: str
 
 
-CalibrationData: TypeAlias = Data | Iterable[ImageSource] | PreparedImages
+CalibrationData: TypeAlias = Data | Iterable[ImageSource] | tf.data.Dataset | PreparedImages
 
 
 def calibration_images(
@@ -47,7 +59,8 @@ def calibration_images(
 
     Args:
         classifier: whose preprocessing it is.
-        calibration: what ``data`` is elsewhere, a folder of images, or images as for
+        calibration: what ``data`` is in :func:`keras_cls.train`, a folder of images, or images as
+            for
             :meth:`~keras_cls.classifier.Classifier.predict`; or prepared already; None for the
             sample kept with the classifier. What cannot be read is left out with a warning that
             names it.
@@ -58,6 +71,8 @@ def calibration_images(
     """
     if isinstance(calibration, PreparedImages):
         return calibration
+    if _must_be_read(calibration):
+        return _from_stream(classifier, calibration)
     if calibration is None:
         if classifier.sample is None or not len(classifier.sample):
             raise ConfigError(
@@ -68,8 +83,7 @@ def calibration_images(
         return prepared_pixels(classifier, classifier.sample, origin)
     images, origin = _found(calibration)
     if len(images) > MOST_IMAGES:
-        chosen = np.linspace(0, len(images) - 1, MOST_IMAGES).round().astype(int)
-        images = [images[index] for index in chosen]
+        images = [images[index] for index in _evenly(len(images))]
     with ThreadPoolExecutor() as pool:
         numbered = range(len(images))
         prepared = list(pool.map(lambda n: _prepared(classifier, images[n], n), numbered))
@@ -126,6 +140,31 @@ def _pixels(prepared: np.ndarray, classifier: Classifier) -> np.ndarray:
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
 
 
+def _evenly(count: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(count, MOST_IMAGES)).round().astype(np.int64)
+
+
+def _must_be_read(calibration: Any) -> bool:
+    """Whether it has to be read from the front to find its images."""
+    if isinstance(calibration, str | Path):
+        path = Path(calibration).expanduser()
+        return str(calibration).startswith(TFDS_PREFIX) or holds_records(path)
+    return isinstance(calibration, tf.data.Dataset)
+
+
+def _from_stream(classifier: Classifier, calibration: Any) -> PreparedImages:
+    """Those of TFRecord files and of a ``tf.data.Dataset``."""
+    with tempfile.TemporaryDirectory() as cache:
+        opened, _ = open_parts(calibration, None, Reading(Path(cache)), every_class=False)
+        assert not isinstance(opened, LabelledImages)
+        places = np.unique(_evenly(len(opened)))
+        try:
+            pixels = input_pixels(opened, classifier.preprocessing, places)
+        except tf.errors.OpError as error:
+            raise DataError(f"{opened.origin}: an image cannot be read: {error.message}") from error
+    return prepared_pixels(classifier, pixels, opened.origin)
+
+
 def _found(calibration: CalibrationData) -> tuple[Sequence[ImageSource], str]:
     if isinstance(calibration, str | Path):
         path = Path(calibration).expanduser()
@@ -149,8 +188,15 @@ def _is_pair(calibration: CalibrationData) -> bool:
     """Whether it is (images, targets), not two images."""
     if not isinstance(calibration, tuple | list) or len(calibration) != 2:
         return False
-    images, targets = (getattr(each, "ndim", 0) for each in calibration)
+    images, targets = map(_rank, calibration)
     return images >= 3 and targets <= 2
+
+
+def _rank(found: Any) -> int:
+    """The number of axes; of a list those of its first, and one more."""
+    if isinstance(found, list | tuple):
+        return 1 + (_rank(found[0]) if found else 0)
+    return getattr(found, "ndim", 0)
 
 
 def _prepared(classifier: Classifier, image: ImageSource, number: int) -> np.ndarray | ImageError:

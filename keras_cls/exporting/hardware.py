@@ -1,5 +1,7 @@
 """What the processor at hand has for numbers below float32."""
 
+import os
+
 from keras_cls.training.precision import BFLOAT16_FLAGS, cpu_flags
 
 _BYTE_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -10,6 +12,11 @@ def slow_here(precision: str) -> str | None:
 
     Also where the operating system does not say what the processor has.
     """
+    if precision == "bfloat16" and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return (
+            "oneDNN is switched off here (TF_ENABLE_ONEDNN_OPTS=0): bfloat16 gives the same "
+            "answers, but is slower than float32"
+        )
     flags = cpu_flags()
     if precision == "int8" and flags and not flags & _BYTE_FLAGS:
         return (

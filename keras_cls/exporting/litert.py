@@ -38,7 +38,7 @@ class LiteFile:
         classifier: what it answers as.
         network: what it computes, in float32.
         precision: ``"float32"``; ``"dynamic"``, weights in bytes and the rest as it comes;
-            ``"int8"``, all but the probabilities in bytes.
+            ``"int8"``, all in bytes but the probabilities and the sigmoids of gates.
         pixels: to calibrate int8 with, uint8 [N, H, W, 3 | 4].
     """
 
@@ -63,7 +63,7 @@ class LiteFile:
             try:
                 content = self._converted(converter)
             except Exception as error:  # whatever the converter's own compiler raises
-                reason = str(error).strip().splitlines()[0]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise ExportError(f"{model_name}: LiteRT cannot be written: {reason}") from error
         (folder / contract.LITE_FILE).write_bytes(content)
 

@@ -26,20 +26,26 @@ class Bounds:
         encoded: the largest, for an encoded image: the graph decodes with TensorFlow, predict with
             Pillow.
         mean: the mean over images of each one's largest, for the same pixels.
+        relative: the root of the mean square of all, as a share of the probabilities' own
+            deviation, for the same pixels: of a thousand classes each is small.
     """
 
     tensor: float
     encoded: float
     mean: float
+    relative: float
 
 
 BOUNDS = {
-    "float32": Bounds(1e-4, 1e-3, 1e-4),
-    "bfloat16": Bounds(0.1, 0.1, 0.02),
-    "dynamic": Bounds(0.75, 0.75, 0.05),
-    "int8": Bounds(0.75, 0.75, 0.05),
+    "float32": Bounds(1e-4, 1e-3, 1e-4, 0.01),
+    "bfloat16": Bounds(0.1, 0.1, 0.02, 0.5),
+    "dynamic": Bounds(0.75, 0.75, 0.05, 0.5),
+    "int8": Bounds(0.75, 0.75, 0.05, 0.5),
 }
 """By the precision of the export."""
+
+_LEAST_DEVIATION = 0.01
+"""As a share of one class's among equals: what deviates by less says nothing anyway."""
 
 _LEAST_SAME_CLASS = 0.5
 """Small differences are large ones where no class is probable: then the order of classes tells."""
@@ -47,7 +53,7 @@ _LEAST_SAME_CLASS = 0.5
 _ENOUGH_IMAGES = 16
 """To count on how many of them the best class is the same."""
 
-_SYNTHETIC_IMAGES = 4
+_SYNTHETIC_IMAGES = _ENOUGH_IMAGES
 _MOST_IMAGES = 64
 
 
@@ -70,6 +76,8 @@ class Verification:
     encoded_bound: float | None
     mean_difference: float
     mean_bound: float
+    relative_difference: float
+    relative_bound: float
     same_class: float
     same_class_bound: float = 0.0
 
@@ -84,6 +92,7 @@ class Verification:
                 or self.encoded_difference <= self.encoded_bound
             )
             and self.mean_difference <= self.mean_bound
+            and self.relative_difference <= self.relative_bound
             and self.same_class >= self.same_class_bound
         )
 
@@ -100,7 +109,9 @@ class Verification:
         raise ExportError(
             "the export does not agree with the Keras model: probabilities differ by "
             f"{self.tensor_difference:.2g} for pixels (allowed {self.tensor_bound:g}; in the mean "
-            f"{self.mean_difference:.2g}, allowed {self.mean_bound:g}){encoded}; the best class is "
+            f"{self.mean_difference:.2g}, allowed {self.mean_bound:g}; as a share of their own "
+            f"deviation {self.relative_difference:.2g}, allowed {self.relative_bound:g}){encoded}; "
+            "the best class is "
             f"the same on {self.same_class:.0%} (at least {self.same_class_bound:.0%}) of "
             f"{self.images} images ({self.source}). Nothing was published; verify='report' "
             "publishes all the same"
@@ -213,6 +224,8 @@ def compared(
         encoded_bound=None if encoded_difference is None else bounds.encoded,
         mean_difference=float(np.mean(np.max(np.abs(found - wanted), axis=1))),
         mean_bound=bounds.mean,
+        relative_difference=_relative_difference(found, wanted),
+        relative_bound=bounds.relative,
         same_class=float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1))),
         same_class_bound=_LEAST_SAME_CLASS if len(sample.pixels) >= _ENOUGH_IMAGES else 0.0,
     )
@@ -259,6 +272,12 @@ def _photo_file(image: np.ndarray, as_jpeg: bool) -> bytes:
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.abs(found - expected))) if np.isfinite(found).all() else float("nan")
+
+
+def _relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    difference = np.sqrt(np.mean(np.square(found - expected, dtype=np.float64)))
+    least = _LEAST_DEVIATION / expected.shape[1]
+    return float(difference / max(np.std(expected, dtype=np.float64), least))
 
 
 def _difference_of_best(

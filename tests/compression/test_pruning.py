@@ -99,7 +99,7 @@ def test_a_layer_that_is_not_there_is_named() -> None:
     "name", ["lenet5", pytest.param("resnet20_cifar10", marks=pytest.mark.slow)]
 )
 def test_two_of_four_input_channels_are_zero(name: str) -> None:
-    model, _ = pruned(name, Pruning(two_of_four=True), steps=2)
+    model, _ = pruned(name, Pruning(0.0, two_of_four=True), steps=2)
     found = kernels(model)
     in_fours = {layer: k for layer, k in found.items() if k.shape[-2] % 4 == 0}
     assert 1 < len(in_fours) < len(found)

@@ -8,9 +8,11 @@ import warnings
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from classifiers import LABELS, colour_folder, encoded, photo, pixels, small_classifier
 
 from keras_cls.cli import main
+from keras_cls.data.packing import pack
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import export, hardware
 from keras_cls.exporting.calibration_images import MOST_IMAGES, calibration_images
@@ -102,7 +104,7 @@ class TestFallback:
         assert sorted(entry.name for entry in (tmp_path / "m").iterdir()) == ["3", "4", "5"]
 
     def test_neither_is_published_where_one_is_refused(self, classifier, tmp_path, monkeypatch):
-        monkeypatch.setitem(BOUNDS, "int8", Bounds(-1.0, -1.0, -1.0))
+        monkeypatch.setitem(BOUNDS, "int8", Bounds(-1.0, -1.0, -1.0, -1.0))
         with pytest.raises(ExportError, match="does not agree"):
             export(
                 classifier, tmp_path / "m", precision="int8", calibration=pixels(20), fallback=True
@@ -139,6 +141,13 @@ class TestWarnings:
         assert hardware.slow_here(precision) is None
         monkeypatch.setattr(hardware, "cpu_flags", set)  # the operating system does not say
         assert hardware.slow_here(precision) is None
+
+    def test_onednn_switched_off(self, monkeypatch):
+        monkeypatch.setattr(hardware, "cpu_flags", lambda: {"avx512_vnni", "avx512_bf16"})
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+        assert "TF_ENABLE_ONEDNN_OPTS" in hardware.slow_here("bfloat16")
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+        assert hardware.slow_here("bfloat16") is None
 
     def test_few_images(self, classifier):
         with pytest.warns(UserWarning, match="the calibration images: 2 are few to calibrate with"):
@@ -210,6 +219,9 @@ class TestCalibrationImages:
             (list(arrays), 5),
             (list(arrays[:2]), 2),
             ((arrays, [0, 1, 2, 0, 1]), 5),
+            ((list(arrays), [0, 1, 2, 0, 1]), 5),
+            (tf.data.Dataset.from_tensor_slices((arrays, [0, 1, 2, 0, 1])).batch(2), 5),
+            (pack(photos, tmp_path / "packed").directory, 18),
             ([photos / "red" / "00.jpg"], 1),
             (photos / "red" / "00.jpg", 1),
         ]:
@@ -300,6 +312,17 @@ def test_small_differences_are_large_where_no_class_is_probable():
         ExportError, match=r"the best class is the same on 0% \(at least 50%\) of 20"
     ):
         found.raise_unless_within_bounds()
+    # Of a thousand classes each is improbable: an answer that is the same to all is none.
+    wide = small_classifier(labels=[f"class {number}" for number in range(1000)])
+    wide.model.get_layer("logits").kernel.assign(
+        np.asarray(wide.model.get_layer("logits").kernel) / 10
+    )
+    dead = np.full((4, 1000), 0.001, np.float32)
+    for precision in ("bfloat16", "int8"):
+        found = compared(wide, dead, BOUNDS[precision], Sample(pixels(4), "photos/"))
+        assert found.mean_difference < 0.01 and not found.within_bounds
+        with pytest.raises(ExportError, match="as a share of their own deviation 1, "):
+            found.raise_unless_within_bounds()
     # Of so few it may be chance.
     few = compared(classifier, wrong[:15], BOUNDS["int8"], Sample(pixels(15), "photos/"))
     assert few.within_bounds

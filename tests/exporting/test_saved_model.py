@@ -290,7 +290,7 @@ def test_exports_at_the_same_time_get_numbers_of_their_own(classifier, tmp_path)
 
 
 def test_an_export_that_disagrees_is_not_published(classifier, tmp_path, monkeypatch):
-    monkeypatch.setitem(BOUNDS, "float32", Bounds(-1.0, -1.0, -1.0))
+    monkeypatch.setitem(BOUNDS, "float32", Bounds(-1.0, -1.0, -1.0, -1.0))
     with pytest.raises(ExportError, match="does not agree"):
         export(classifier, tmp_path / "m")
     assert list((tmp_path / "m").iterdir()) == []
@@ -332,7 +332,19 @@ def test_a_wrong_name_for_a_score_is_found():
 
 
 def test_nan_is_never_within_bounds():
-    found = Verification(1, "", float("nan"), TENSORS, 0.0, FILES, 0.0, TENSORS, 1.0)
+    found = Verification(
+        images=1,
+        source="",
+        tensor_difference=float("nan"),
+        tensor_bound=TENSORS,
+        encoded_difference=0.0,
+        encoded_bound=FILES,
+        mean_difference=0.0,
+        mean_bound=TENSORS,
+        relative_difference=0.0,
+        relative_bound=TENSORS,
+        same_class=1.0,
+    )
     assert not found.within_bounds
     assert found.to_dict()["tensor_difference"] is None
 
