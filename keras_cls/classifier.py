@@ -222,7 +222,7 @@ class Classifier:
     def digest(self) -> str:
         """What tells this classifier from others of its kind: its name and a digest of weights."""
         found = hashlib.sha256(b"multi-label" if self.multi_label else b"")
-        for variable in self.model.variables:
+        for variable in self.model.weights:  # not the state of dropout, which each process draws
             found.update(np.ascontiguousarray(variable).tobytes())
         return f"{self.architecture} {found.hexdigest()[:16]}"
 
@@ -300,7 +300,8 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         raise ConfigError(f"a classifier's or run's folder is a path, found {folder!r}")
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder")
+        kind = "is a file; expected the" if folder.is_file() else "no such"
+        raise ConfigError(f"{folder}: {kind} folder of a classifier or a run")
     if not (folder / CARD_FILE).exists():
         best = sorted((folder / CHECKPOINTS).glob(f"{BEST_PREFIX}*"))
         candidates = [folder / RUN_CLASSIFIER, *reversed(best)]

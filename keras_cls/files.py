@@ -7,7 +7,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,26 @@ def sole_owner(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+b") as stream:
         try:
             _lock(stream.fileno())
         except OSError as error:
             raise ConfigError(f"{folder}: another process is at work in this folder") from error
-        yield
+        try:
+            yield
+        finally:
+            if made:
+                remove_if_unused(folder)
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Remove a folder in which nothing was written but its lock."""
+    with suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {LOCK_FILE}:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -33,6 +33,15 @@ ImageSource: TypeAlias = (
 MAX_PIXELS = 178_956_970
 """Larger images are refused before decoding (Pillow's own limit against decompression bombs)."""
 
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif",
+    ".tiff", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif", ".ico", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".mpo", ".tga",
+})
+# fmt: on
+"""Of file names, in small letters: by these, folders are looked through."""
+
 # Photos and the like; EPS, which Pillow hands to an external program, is none of them.
 # fmt: off
 _FORMATS = (

@@ -1,5 +1,6 @@
 """Packages whose names are imported when they are first used."""
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,11 @@ def lazy_names(
         try:
             value = getattr(import_module(f"{package}.{homes[name]}"), name)
         except ModuleNotFoundError as error:
+            backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+            if error.name == backend != "tensorflow":
+                raise ImportError(
+                    f"KERAS_BACKEND is {backend!r}; keras_cls needs 'tensorflow'"
+                ) from error
             if (error.name or "").startswith("keras_cls"):
                 raise
             raise ModuleNotFoundError(

@@ -117,6 +117,18 @@ def test_multi_label_probabilities_are_sigmoids_of_the_logits():
         small_classifier(multi_label=1)
 
 
+def test_a_digest_is_of_weights_and_not_of_what_dropout_draws(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    classifier = Classifier(model, ["a", "b"], Preprocessing(size=8))
+    classifier.save(tmp_path / "saved")
+    assert load(tmp_path / "saved").digest() == classifier.digest()
+    before = classifier.digest()
+    model.layers[-1].bias.assign([1, 0])
+    assert classifier.digest() != before
+
+
 def test_a_multi_label_classifier_is_saved_as_one_and_older_cards_are_single_label(tmp_path):
     folder = small_classifier(multi_label=True).save(tmp_path / "several")
     assert load(folder).multi_label is True

@@ -195,6 +195,12 @@ def test_a_served_model_answers_classify_and_stops_on_sigterm(tmp_path, saved):
         (["export", "nowhere", "--to", "models/m"], "nowhere: no such folder"),
         (["serve", "--model_base_path", "nowhere"], "nowhere"),
         (["classify", "cat.jpg", "--model", "m"], "cat.jpg: no such file"),
+        (["train", "runs/none", "--data", "digits"], "runs/none: no such folder"),
+        (
+            ["compare", "a", "b", "--to", "cat.jpg"],
+            "a file that ends in .html",
+        ),
+        (["evaluate", "x", "--data", "digits", "--json", "cat.jpg"], "ends in .json"),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, monkeypatch, capfd, arguments, message):
@@ -202,6 +208,17 @@ def test_a_users_mistake_is_one_line(tmp_path, monkeypatch, capfd, arguments, me
     error = refused_here(capfd, *arguments)
     assert message in error
     assert error.startswith("keras-cls: ")
+    assert not list(tmp_path.glob("runs/*")), "no folder of a run that never began"
+
+
+def test_an_export_goes_into_a_folder_of_its_own(tmp_path, photos, saved, capfd):
+    assert "other things, such as" in refused_here(capfd, "export", saved, "--to", photos)
+    assert main(["export", str(saved), "--to", str(tmp_path / "m")]) == 0
+    error = refused_here(capfd, "export", saved, "--to", tmp_path / "m" / "1")
+    assert f"this is a version; give the model's folder, {tmp_path / 'm'}" in error
+    assert main(["export", str(saved), "--to", str(tmp_path / "m")]) == 0
+    assert {entry.name for entry in (tmp_path / "m").iterdir()} == {"1", "2"}
+    assert "publish it first" in refused_here(capfd, "serve", "--model_base_path", saved)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +231,8 @@ def test_a_users_mistake_is_one_line(tmp_path, monkeypatch, capfd, arguments, me
         ["train", "lenet5", "--data", "digits", "--input-shape", "64"],
         ["export", "x", "--to", "y", "--format", "tflite"],
         ["predict", "x", "y.jpg", "-k", "none"],
+        ["train", "lenet5", "--data", "digits", "--run-dir", ""],
+        ["predict", "x", ""],
     ],
 )
 def test_a_mistake_in_the_command_line_exits_with_2(capfd, arguments):

@@ -1,5 +1,6 @@
 """The register of all networks: what there is, what is known of it, and the way to build it."""
 
+import os
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -52,8 +53,14 @@ def model_spec(name: str) -> ModelSpec:
         return _SPECS[name]
     if not isinstance(name, str):
         raise ConfigError(f"a network's name is text, such as 'resnet50'; found {name!r}")
+    if "/" in name or os.sep in name:
+        raise ConfigError(f"{name}: no such folder, and no network's name either")
     similar = get_close_matches(name.lower(), _SPECS, n=3, cutoff=0.7)
-    hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(_SPECS)}"
+    hint = (
+        f"did you mean {' or '.join(similar)}?"
+        if similar
+        else "list_models(), or the command keras-cls models, names them all"
+    )
     raise ConfigError(f"there is no network {name!r}: {hint}")
 
 

@@ -71,8 +71,8 @@ def _replacements(
         # The toolkit wants a weight for each value, in each channel.
         by_channel = by_channel and np.count_nonzero(kernel, axis=(0, 1, 2)).min() >= clusters
         clusters = min(clusters, left + 1)
-    if type(layer) is twin_layers.GroupedConv2D:
-        _clusterable_layer().register(twin_layers.GroupedConv2D)
+    if isinstance(layer, twin_layers.OwnConv2D):
+        _clusterable_layer().register(type(layer))
     return [
         _wrapper()(
             layer,

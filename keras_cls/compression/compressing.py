@@ -39,7 +39,7 @@ from keras_cls.exporting.publishing import CARD_FILE
 from keras_cls.exporting.verification import refuse_broken_weights
 from keras_cls.files import read_json, remove_leftovers, sole_owner, write_json
 from keras_cls.hushing import without_advice
-from keras_cls.training.run_folder import RunFolder, default_run_folder
+from keras_cls.training.run_folder import RunFolder, default_run_folder, gone_if_unused
 
 RESULTS_FILE = "results.json"
 _MODELS = "models"
@@ -183,7 +183,7 @@ def compress(
     path = Path(run_dir).expanduser() if run_dir is not None else default_run_folder("compressed")
     folder = RunFolder(path)
     folder.check(request)
-    with sole_owner(path):
+    with gone_if_unused(path, chosen=run_dir is None), sole_owner(path):
         for place in (path, *(path / _MODELS).glob("*")):
             remove_leftovers(place)
         with ImageProgress("looking at the images", quiet=quiet) as progress:

@@ -334,9 +334,14 @@ def _same_class(layer: keras.layers.Layer, name: str) -> tf_keras.layers.Layer:
     return kind(**_config(layer), name=name)
 
 
-@twin_layer(Conv2D, FullyConnected)
+@twin_layer(Conv2D)
 def _convolution(layer: keras.layers.Layer, name: str) -> tf_keras.layers.Layer:
     return tf_keras.layers.Conv2D(**_config(layer), name=name)
+
+
+@twin_layer(FullyConnected)
+def _fully_connected(layer: Any, name: str) -> tf_keras.layers.Layer:
+    return twin_layers.FullyConnected(**_config(layer), name=name)
 
 
 @twin_layer(GroupedConv2D)

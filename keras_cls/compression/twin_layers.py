@@ -3,6 +3,7 @@
 Shapes, results and the names of variables are those of the Keras 3 layers that they stand for.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,8 +87,23 @@ class UnfusedBatchNormalization(tf_keras.layers.BatchNormalization):
         self.fused = False
 
 
+class OwnConv2D(tf_keras.layers.Conv2D):
+    """With what tensorflow-model-optimization looks for in layers that are not tf_keras'."""
+
+    def get_prunable_weights(self) -> list[Any]:
+        """What pruning prunes."""
+        return [self.kernel]
+
+    def get_clusterable_weights(self) -> list[tuple[str, Any]]:
+        """What clustering clusters."""
+        return [("kernel", self.kernel)]
+
+    def get_clusterable_algorithm(self, weight_name: str) -> None:
+        """A convolution's own."""
+
+
 @_register
-class GroupedConv2D(tf_keras.layers.Conv2D):
+class GroupedConv2D(OwnConv2D):
     """``Conv2D(groups=g)`` by splitting, whose gradient is 10 to 200 times as fast on CPUs."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -106,18 +122,26 @@ class GroupedConv2D(tf_keras.layers.Conv2D):
         # What tf_keras calls for groups: without XLA, which would compile each call for long.
         return self.convolution_op(inputs, kernel)
 
-    # The next three are what tensorflow-model-optimization looks for in layers of others.
 
-    def get_prunable_weights(self) -> list[Any]:
-        """What pruning prunes."""
-        return [self.kernel]
+@_register
+class FullyConnected(OwnConv2D):
+    """A valid convolution that is a matrix product where its window covers the map."""
 
-    def get_clusterable_weights(self) -> list[tuple[str, Any]]:
-        """What clustering clusters."""
-        return [("kernel", self.kernel)]
-
-    def get_clusterable_algorithm(self, weight_name: str) -> None:
-        """A convolution's own."""
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """What ``call`` does before bias and activation."""
+        covered = (
+            tuple(inputs.shape[1:3]) == self.kernel_size
+            and self.padding == "valid"
+            and self.groups == 1
+            and self.dilation_rate == (1, 1)
+        )
+        if not covered:
+            return super().convolution_op(inputs, kernel)
+        rows = math.prod(kernel.shape[:3])
+        product = tf.matmul(
+            tf.reshape(inputs, (-1, rows)), tf.reshape(kernel, (rows, self.filters))
+        )
+        return tf.reshape(product, (-1, 1, 1, self.filters))
 
 
 @_register
@@ -189,6 +213,7 @@ KERNELS: Sequence[type[tf_keras.layers.Layer]] = (
     tf_keras.layers.Conv2D,
     tf_keras.layers.Dense,
     GroupedConv2D,
+    FullyConnected,
 )
 """The very classes whose ``kernel`` is pruned and clustered."""
 

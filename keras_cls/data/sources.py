@@ -17,18 +17,11 @@ from keras_cls.data.manifests import READERS, TRAINING_NAMES, VALIDATION_NAMES, 
 from keras_cls.data.stratification import held_out
 from keras_cls.errors import DataError, ImageError
 from keras_cls.files import LOCK_FILE
-from keras_cls.images import to_uint8
+from keras_cls.images import IMAGE_SUFFIXES, to_uint8
 from keras_cls.labels import checked_labels, checked_name, listing, match_labels, printable
 
 Data = str | os.PathLike[str] | tuple[object, object]
 
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif",
-    ".tiff", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif", ".ico", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".mpo", ".tga",
-})
-# fmt: on
 ACCEPTED_DATA = (
     "data is a folder of class folders, a folder that holds train/ and val/ folders of class "
     "folders, ILSVRC's folder, a .csv, .tsv or .jsonl manifest, a folder of TFRecord files, "

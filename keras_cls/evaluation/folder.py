@@ -135,6 +135,8 @@ class EvaluationFolder:
         """What the evaluation in the folder judges."""
         state = self.path / STATE_FILE
         content = read_json(state)
+        if "epochs_done" in content:
+            raise ConfigError(f"{self.path}: the folder of a training run; choose another folder")
         judged = content.get("judged")
         if content.get("format") != FORMAT or not isinstance(judged, dict):
             raise ConfigError(

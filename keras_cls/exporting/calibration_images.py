@@ -15,16 +15,10 @@ from keras_cls.classifier import Classifier
 from keras_cls.data.foreign_records import holds_records
 from keras_cls.data.opening import Reading, open_parts
 from keras_cls.data.pipeline import input_pixels
-from keras_cls.data.sources import (
-    IMAGE_SUFFIXES,
-    Data,
-    LabelledImages,
-    images_below,
-    open_source,
-)
+from keras_cls.data.sources import Data, LabelledImages, images_below, open_source
 from keras_cls.data.tfds import PREFIX as TFDS_PREFIX
 from keras_cls.errors import ConfigError, DataError, ImageError
-from keras_cls.images import ImageSource, each_image
+from keras_cls.images import IMAGE_SUFFIXES, ImageSource, each_image
 from keras_cls.preprocessing import normalize
 
 MOST_IMAGES = 256

@@ -7,10 +7,13 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from keras_cls import contract
 from keras_cls.classifier import Classifier
-from keras_cls.errors import ExportError
+from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting.verification import Sample, Verification
 from keras_cls.files import new_folder, write_json
+from keras_cls.images import IMAGE_SUFFIXES
+from keras_cls.labels import printable
 
 CARD_FILE = "card.json"
 
@@ -47,9 +50,11 @@ def publish(
         strict: refuse what differs beyond the bound.
 
     Raises:
+        ConfigError: the folder is no model's.
         ExportError: it cannot be written, or, ``strict``, differs beyond the bound; nothing is
             published then.
     """
+    _require_models_folder(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         while True:
@@ -79,6 +84,28 @@ def publish(
         raise ExportError(f"{directory}: cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
         raise ExportError(f"{directory}: cannot be written: {error.message}") from error
+
+
+def _require_models_folder(directory: Path) -> None:
+    """A version among photos would be a class of theirs, and one in a version is never served."""
+    if not directory.is_dir():
+        return
+    entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")]
+    names = {entry.name for entry in entries}
+    if names & {contract.MODEL_FILE, contract.LITE_FILE, CARD_FILE}:
+        raise ConfigError(
+            f"{directory}: this is a version; give the model's folder, {directory.parent}"
+        )
+    if any(name.isdecimal() for name in names):
+        return
+    strange = [
+        entry.name for entry in entries if entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if strange:
+        raise ConfigError(
+            f"{directory}: holds no version of a model and other things, such as "
+            f"{printable(min(strange))!r}: give a folder of its own, such as models/pets"
+        )
 
 
 def _beside(version: int, places: Sequence[Path]) -> dict[str, int]:

@@ -23,6 +23,8 @@ from keras_cls.server.signatures import Signature, read_signature
 from keras_cls.server.status import Code, RequestError
 
 _LOG = logging.getLogger(__name__)
+# What lies in the folder of a run or of a classifier.
+_OF_A_CLASSIFIER = ("classifier", "classifier.json")
 _LARGEST_VERSION = (1 << 63) - 1
 _MOST_THREADS = 4096  # TensorFlow starts them all at once
 # Below this its operations are so short that it costs more to share them out than to do them.
@@ -140,7 +142,14 @@ def latest_version(base_path: Path, *, lite: bool = False) -> VersionFolder:
             f"{base_path}: {MODEL_FILE} lies in the model's folder itself; it belongs in a "
             f"numbered folder, {base_path / '1' / MODEL_FILE}"
         )
-    raise ConfigError(f"{base_path}: no version to serve, that is, no NUMBER/{MODEL_FILE} in it")
+    hint = ""
+    if not lite and find_versions(base_path, lite=True):
+        hint = f"; its versions hold a {LITE_FILE}: add --prefer_tflite_model"
+    elif any((base_path / name).exists() for name in _OF_A_CLASSIFIER):
+        hint = "; this is what keras-cls train made: publish it first, with keras-cls export"
+    raise ConfigError(
+        f"{base_path}: no version to serve, that is, no NUMBER/{MODEL_FILE} in it{hint}"
+    )
 
 
 def has_lite_model(version_folder: Path) -> bool:

@@ -146,23 +146,27 @@ def compare(
 
     Args:
         runs: run folders; they may be unfinished, and still going on.
-        to: the page; missing folders are made, an existing file is replaced.
+        to: the page, a .html file; missing folders are made, an existing file is replaced.
         console: where a table is printed; None for nowhere.
 
     Returns:
         ``to`` as a Path.
 
     Raises:
-        ConfigError: a folder holds no run, a run without a whole epoch, or a damaged one.
+        ConfigError: a folder holds no run, a run without a whole epoch, or a damaged one; or the
+            page's name does not end in .html.
     """
     if isinstance(runs, str | os.PathLike):
         runs = [runs]
     if not runs:
         raise ConfigError("compare: name at least one run folder, such as runs/pets")
+    path = Path(to).expanduser()
+    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
+        raise ConfigError(f"{path}: expected the name of a file that ends in .html")
     found = read_runs([Path(run).expanduser() for run in runs])
     if console is not None:
         console.print(table_of(found))
-    path, page = Path(to).expanduser(), _page(found)
+    page = _page(found)
     with new_file(path) as file:
         # A file name may hold bytes that are no text.
         file.write_bytes(page.encode("utf-8", "backslashreplace"))
@@ -197,7 +201,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; expected a run folder, such as runs/pets")
+        kind = "is a file" if folder.is_file() else "no such folder"
+        raise ConfigError(f"{folder}: {kind}; expected a run folder, such as runs/pets")
     if not (folder / SETTINGS_FILE).exists():
         raise ConfigError(
             f"{folder}: not a run folder: it has no {SETTINGS_FILE}; expected a folder that "

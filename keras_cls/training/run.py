@@ -62,7 +62,13 @@ from keras_cls.training.recipes import (
 )
 from keras_cls.training.recorder import Recorder
 from keras_cls.training.report import write_report
-from keras_cls.training.run_folder import History, RunFolder, RunState, default_run_folder
+from keras_cls.training.run_folder import (
+    History,
+    RunFolder,
+    RunState,
+    default_run_folder,
+    gone_if_unused,
+)
 from keras_cls.training.starting import starting_classifier
 from keras_cls.training.stopping import stop_requests
 from keras_cls.training.tensorboard import TensorBoard
@@ -252,7 +258,11 @@ def train(
             strict,
             Console(quiet=quiet or not workers.is_chief, stderr=True, soft_wrap=True),
         )
-        with disk_errors_named(setting.folder.path), memory_errors_named():
+        with (
+            gone_if_unused(setting.folder.path, chosen=folder is None),
+            disk_errors_named(setting.folder.path),
+            memory_errors_named(),
+        ):
             return _train(request, setting)
 
 

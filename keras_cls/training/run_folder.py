@@ -17,7 +17,8 @@ at any moment goes on from its last checkpoint.
 import csv
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
@@ -30,6 +31,7 @@ from keras_cls.files import (
     LOCK_FILE,
     TEMPORARY_PREFIX,
     read_json,
+    remove_if_unused,
     remove_leftovers,
     write_json,
     write_text,
@@ -238,6 +240,22 @@ def default_run_folder(name: str) -> Path:
             continue
         return folder
     raise AssertionError("count() does not end")
+
+
+@contextmanager
+def gone_if_unused(folder: Path, *, chosen: bool = True) -> Iterator[None]:
+    """Remove a run's folder again where the run is refused before it wrote anything there.
+
+    Args:
+        folder: of the run.
+        chosen: whether the folder is one that :func:`default_run_folder` made; others are left.
+    """
+    try:
+        yield
+    except BaseException:
+        if chosen:
+            remove_if_unused(folder)
+        raise
 
 
 def _as_csv(history: History) -> str:

@@ -63,7 +63,7 @@ def _with_new_head(classifier: Classifier, labels: tuple[str, ...]) -> keras.Mod
             f"head; its classes must stay {list(classifier.labels)}, found {list(labels)}"
         )
     with tempfile.TemporaryDirectory(prefix="keras_cls-") as temporary:
-        file = Path(temporary) / "start.weights.h5"
+        file = Path(temporary) / f"{classifier.architecture}.weights.h5"
         classifier.model.save_weights(file)
         shape = classifier.preprocessing.input_shape
         network = create_model(classifier.architecture, len(labels), shape, weights=file)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_networks import drawn, outputs, trained
 
-from keras_cls.architectures.layers import GroupedConv2D
+from keras_cls.architectures.layers import FullyConnected, GroupedConv2D
 from keras_cls.compression import (
     Clustering,
     Pruning,
@@ -105,9 +105,13 @@ def test_a_kernel_that_is_almost_all_zeros_keeps_them(left: int) -> None:
     assert np.array_equal(model.layers[1].kernel == 0, kernel == 0)
 
 
-def test_grouped_convolutions_are_clustered() -> None:
+@pytest.mark.parametrize(
+    "layer",
+    [GroupedConv2D(16, 3, groups=4, padding="same"), FullyConnected(16, 6), FullyConnected(16, 3)],
+)
+def test_layers_of_our_own_are_clustered(layer) -> None:
     inputs = keras.Input((6, 6, 8))
-    model = keras.Model(inputs, GroupedConv2D(16, 3, groups=4, padding="same")(inputs))
+    model = keras.Model(inputs, layer(inputs))
     copy_back(strip_clustering(clusterable(twin_of(model), Clustering(4))), model)
     assert len(np.unique(model.layers[1].kernel)) == 4
 
