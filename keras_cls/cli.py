@@ -1,8 +1,8 @@
 """The ``keras-cls`` command: one subcommand a verb.
 
 Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 what the option parser
-refuses, 3 nothing that `compress` tried keeps to the budget (what comes nearest is there all the same), 75
-training was told to stop (SIGTERM) or lost a worker, and the same command goes on, 130
+refuses, 3 nothing that `compress` tried keeps to the budget (what comes nearest is there all the
+same), 75 training was told to stop (SIGTERM) or lost a worker, and the same command goes on, 130
 interrupted.
 """
 
