@@ -1,9 +1,11 @@
 """Weight clustering of a twin."""
 
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from keras_cls.compression import twin_layers
@@ -30,11 +32,30 @@ def clusterable(twin: tf_keras.Model, settings: Clustering | None = None) -> tf_
     """
     settings = settings or Clustering()
     found = rebuilt(twin, lambda layer: _replacements(layer, settings))
-    if not any(isinstance(layer, _wrapper()) for layer in found.layers):
+    wrapped = [layer for layer in found.layers if isinstance(layer, _wrapper())]
+    if not wrapped:
         raise ConfigError(
             f"{twin.name}: no layer has a kernel that can be made of {settings.clusters} values"
         )
+    for layer in wrapped:
+        for algorithm in layer.clustering_algorithms.values():
+            if type(algorithm).get_pulling_indices is _look_up():
+                algorithm.get_pulling_indices = partial(nearest, algorithm)
     return found
+
+
+def nearest(algorithm: Any, weight: tf.Tensor, centroids: tf.Tensor | None = None) -> tf.Tensor:
+    """The nearest value to each weight, as its number, int64 of the weights' shape.
+
+    The toolkit measures the distance of each weight to each value: of a large dense layer, in each
+    step, gigabytes.
+    """
+    values = tf.convert_to_tensor(algorithm.cluster_centroids if centroids is None else centroids)
+    order = tf.argsort(values)
+    ordered = tf.gather(values, order)
+    between = (ordered[1:] + ordered[:-1]) / 2
+    places = tf.searchsorted(between, tf.reshape(weight, [-1]))
+    return tf.reshape(tf.cast(tf.gather(order, places), tf.int64), tf.shape(weight))
 
 
 def strip_clustering(model: tf_keras.Model) -> tf_keras.Model:
@@ -82,6 +103,13 @@ def _replacements(
             cluster_per_channel=by_channel,
         )
     ]
+
+
+def _look_up() -> Any:
+    """How the toolkit finds the nearest of a kernel's values, where it has one set of them."""
+    from tensorflow_model_optimization.python.core.clustering.keras import clustering_algorithm
+
+    return clustering_algorithm.ClusteringAlgorithm.get_pulling_indices
 
 
 def _wrapper() -> Any:

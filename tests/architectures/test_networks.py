@@ -106,6 +106,7 @@ def test_gradients_reach_every_trainable_variable(name: str) -> None:
         assert np.abs(gradient).max() > 0, variable.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [

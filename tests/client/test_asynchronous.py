@@ -252,6 +252,7 @@ def test_the_deadline_of_a_call():
     assert asyncio.run(ask()) == "DEADLINE_EXCEEDED"
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_later_is_waited_for(base_path):
     port = free_port()
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_networks import drawn, outputs, trained
 
 from keras_cls.architectures.layers import FullyConnected, GroupedConv2D
@@ -17,6 +18,7 @@ from keras_cls.compression import (
     strip_pruning,
     twin_of,
 )
+from keras_cls.compression.clustering import nearest
 from keras_cls.errors import ConfigError
 
 
@@ -103,6 +105,22 @@ def test_a_kernel_that_is_almost_all_zeros_keeps_them(left: int) -> None:
     images = np.random.default_rng(0).normal(size=(4, 20)).astype("float32")
     copy_back(strip_clustering(trained(wrapped, images, 2)), model)
     assert np.array_equal(model.layers[1].kernel == 0, kernel == 0)
+
+
+def test_the_nearest_values_are_those_that_the_toolkit_finds() -> None:
+    random = np.random.default_rng(0)
+    values = tf.Variable(random.normal(size=7).astype("float32"))
+    from tensorflow_model_optimization.python.core.clustering.keras import clustering_algorithm
+
+    theirs = clustering_algorithm.ClusteringAlgorithm(values)
+    weights = tf.constant(random.normal(size=(3, 3, 8, 20)).astype("float32"))
+    found = nearest(theirs, weights)
+    assert found.dtype == theirs.get_pulling_indices(weights).dtype
+    np.testing.assert_array_equal(found, theirs.get_pulling_indices(weights))
+    fewer = values[:3]
+    np.testing.assert_array_equal(
+        nearest(theirs, weights, fewer), theirs.get_pulling_indices(weights, fewer)
+    )
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,7 @@ def test_nothing_is_trained_for_what_cannot_be_written(tmp_path, monkeypatch) ->
     assert looked == ["int8"] * 4
 
 
+@pytest.mark.slow
 def test_a_version_that_was_moved_away_is_made_again(tmp_path) -> None:
     classifier = small_classifier(size=(16, 16))
     options = {"precision": "float32", "epochs": 0, "run_dir": tmp_path / "run", "quiet": True}

@@ -69,6 +69,7 @@ def test_pruned_by_and_by_to_the_share(classifier, images, tmp_path) -> None:
     assert np.array_equal(found.sample, classifier.sample)
 
 
+@pytest.mark.slow
 def test_zeros_and_clusters_outlast_all_that_follows(classifier, images, tmp_path) -> None:
     found = refined(
         classifier,

@@ -105,6 +105,7 @@ def test_only_the_first_are_named() -> None:
     assert lines[1] == "  0.jpg (1 times)" and lines[-1] == "  ... and 5 more"
 
 
+@pytest.mark.slow
 def test_each_worker_fills_up_its_own_rows(source) -> None:
     whole = shown(source, 6, None)
     damage(source, 4)

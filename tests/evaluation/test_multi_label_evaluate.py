@@ -114,6 +114,7 @@ def test_the_files_of_the_results(classifier, photos, tmp_path):
     assert confidences == sorted(confidences, reverse=True) and confidences[0] > 0.5
 
 
+@pytest.mark.slow
 def test_arrays_and_manifests_agree(classifier, photos):
     images = np.stack([stripes(ROWS[i % 6], i) for i in range(18)])
     of_arrays = evaluate(classifier, (images, ROWS[np.arange(18) % 6]))

@@ -24,6 +24,7 @@ STEPS = 16
 RANDOM = np.random.default_rng(0)
 
 
+@pytest.mark.slow
 def trainee(lookahead: Lookahead | None) -> Trainee:
     """A small network with moving statistics and gentle steps."""
     recipe = replace(RECIPES["plain"], learning_rate=1e-3, warmup=0.0, lookahead=lookahead)

@@ -123,6 +123,7 @@ def test_a_run_killed_before_its_report_writes_it(run, tmp_path):
     assert again.history == run.history
 
 
+@pytest.mark.slow
 def dropout_classifier():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((8, 8, 1))
@@ -230,6 +231,7 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
     train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / "run" / ".tmp-folder").mkdir(parents=True)
     (tmp_path / "run" / ".tmp-settings.json").write_text("half")

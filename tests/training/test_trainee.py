@@ -113,6 +113,7 @@ def averaging(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_stopped_run_with_averages_and_mixing_ends_alike(
     averaging, tmp_path, monkeypatch
 ) -> None:

@@ -223,6 +223,7 @@ print(downloading.fetch(source, release))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_the_same_file(
     server: http.server.ThreadingHTTPServer, cache: Path
 ) -> None:
