@@ -15,8 +15,8 @@ from sklearn.metrics import average_precision_score
 import keras_cls
 from keras_cls.cli import main
 from keras_cls.compression import measuring
-from keras_cls.compression.compressing import RESULTS_FILE
-from keras_cls.data.opening import open_evaluation_data
+from keras_cls.compression.compressing import RESULTS_FILE, _trained_on
+from keras_cls.data.opening import describe_data, open_evaluation_data
 from keras_cls.data.pipeline import input_pixels
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting.lowering import lower
@@ -218,15 +218,6 @@ def test_nothing_is_trained_for_what_cannot_be_written(tmp_path, monkeypatch) ->
 
 
 @pytest.mark.slow
-def test_a_version_that_was_moved_away_is_made_again(tmp_path) -> None:
-    classifier = small_classifier(size=(16, 16))
-    options = {"precision": "float32", "epochs": 0, "run_dir": tmp_path / "run", "quiet": True}
-    first = keras_cls.compress(classifier, sixty_images(classifier.labels), **options)
-    first.artifact.rename(tmp_path / "1")
-    again = keras_cls.compress(classifier, sixty_images(classifier.labels), **options)
-    assert again.artifact == first.artifact and (again.artifact / "saved_model.pb").is_file()
-
-
 def test_the_zeros_that_there_are_are_told(tmp_path) -> None:
     """In a single step too, and not those of a layer that is frozen."""
     classifier = small_classifier(size=(16, 16))
@@ -251,13 +242,16 @@ def test_the_zeros_that_there_are_are_told(tmp_path) -> None:
     assert f"<td>{pruned.zeros:.0%}</td>" in found.report.read_text()
 
 
-def test_images_that_it_was_trained_on_are_warned_of(run, tmp_path, capsys) -> None:
-    arguments = {"precision": "float32", "epochs": 0}
-    keras_cls.compress(run.classifier, digits(400), run_dir=tmp_path / "same", **arguments)
-    assert "has seen" not in capsys.readouterr().err
-    keras_cls.compress(run.classifier, digits(400), seed=1, run_dir=tmp_path / "b", **arguments)
-    said = capsys.readouterr().err
+def test_images_that_it_was_trained_on_are_warned_of(run) -> None:
+    request = {"data": describe_data(digits(400)), "validation": None}
+    digests = run.classifier.training["resolved"]["data"]["digests"]
+    assert _trained_on(run.classifier, request, digests) is None
+    others = [digests[0], "another part"]
+    said = _trained_on(run.classifier, request, others)
     assert "images that it has seen. Give the run's own seed (0) and validation (None)" in said
+    for change in ({"data": "other/"}, {"validation": "held out/"}):
+        assert _trained_on(run.classifier, request | change, others) is None
+    assert _trained_on(small_classifier(), request, others) is None
 
 
 def test_a_full_disk_is_not_held_against_a_candidate(tmp_path, monkeypatch) -> None:
@@ -272,7 +266,12 @@ def test_a_full_disk_is_not_held_against_a_candidate(tmp_path, monkeypatch) -> N
         patched.setattr(SavedModel, "write", full)
         with pytest.raises(ExportError, match="cannot be written: No space left"):
             keras_cls.compress(classifier, data, **arguments)
-    assert keras_cls.compress(classifier, data, **arguments).best.problem is None
+    first = keras_cls.compress(classifier, data, **arguments)
+    assert first.best.problem is None
+    # And what was moved away is made again.
+    first.artifact.rename(tmp_path / "1")
+    again = keras_cls.compress(classifier, data, **arguments)
+    assert again.artifact == first.artifact and (again.artifact / "saved_model.pb").is_file()
 
 
 @pytest.mark.parametrize(

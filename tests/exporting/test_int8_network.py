@@ -31,7 +31,7 @@ FAMILIES = [
     ("airbench94_cifar10", 32),
 ]
 
-QUICK = {"resnet18", "se_bn_inception"}
+QUICK = {"se_bn_inception"}
 
 
 def smooth(count: int, height: int, width: int) -> np.ndarray:

@@ -32,7 +32,8 @@ def test_uneven_classes_are_warned_of(tmp_path, capsys) -> None:
         train("lenet5", uneven(), imbalance="undersample", run_dir=tmp_path / "no", **settings)
 
 
-@pytest.mark.parametrize("imbalance", ["weights", pytest.param("resample", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("imbalance", ["weights", "resample"])
 def test_the_rare_class_is_heeded(tmp_path, imbalance) -> None:
     """Of a network too short trained to know more, the rare class gets as many answers."""
     settings = {"epochs": 2, "batch_size": 12, "recipe": "plain", "quiet": True}
