@@ -46,6 +46,7 @@ class Row:
         by_layer: the sparsity of some; empty to divide the zeros by layer-adaptive magnitude.
         clusters: values that each kernel is left with.
         epochs: of pruning, of clustering, of training for int8 (0: not trained for it).
+            AlexNet, without normalizations, needs the last, which would spread clusters again.
     """
 
     name: str
@@ -141,7 +142,7 @@ ROWS = {
             **{"fc6": 0.91, "fc7": 0.97, "logits": 0.75},
         },
         32,
-        (3, 1, 0),
+        (3, 0, 1),
     ),
 }
 
@@ -181,15 +182,16 @@ def _cells(row: Row, folder: Path) -> list[str]:
     schedule = PolynomialDecay(end_step=pruning * steps // 2, frequency=max(1, steps // 10))
     allocation = "uniform" if row.by_layer else "lamp"
     sparse = Pruning(row.sparsity, schedule, by_layer=row.by_layer, allocation=allocation)
-    plan = [
-        Refinement(sparse, pruning, BATCH),
-        Refinement(Clustering(row.clusters, preserve_sparsity=True), clustering, BATCH),
-    ]
+    plan = [Refinement(sparse, pruning, BATCH)]
+    if clustering:
+        few = Clustering(row.clusters, preserve_sparsity=True)
+        plan.append(Refinement(few, clustering, BATCH))
     if aware:
-        plan.append(Refinement(Quantization(True, True), aware, BATCH))
+        felt = Quantization(preserve_sparsity=True, preserve_clusters=clustering > 0)
+        plan.append(Refinement(felt, aware, BATCH))
     small = classifier
-    for number, refinement in enumerate(plan):
-        run = folder / f"refined-{number}"
+    for refinement in plan:
+        run = folder / type(refinement.technique).__name__.lower()
         small = refine(small, data, refinement, run, teacher=classifier)
     before = keras_cls.evaluate(classifier, part_of(images, "test"), quiet=True).top1
     weights = 4 * sum(int(np.prod(each.shape)) for each in classifier.model.weights)
