@@ -138,11 +138,10 @@ def _train(options: argparse.Namespace) -> int:
 def _train_here(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.training import train
-        from keras_cls.training.run_folder import default_run_folder, gone_if_unused
+        from keras_cls.training.run_folder import default_run_folder
     # Chosen here, so that an interrupted run can be told how to go on.
     run_dir = options.run_dir or default_run_folder(Path(options.model).name)
-    chosen = options.run_dir is None
-    with gone_if_unused(Path(run_dir), chosen=chosen), _going_on(options, run_dir):
+    with _going_on(options, run_dir):
         run = train(
             options.model,
             options.data,
@@ -168,11 +167,17 @@ def _train_here(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _going_on(options: argparse.Namespace, run_dir: str | Path) -> Iterator[None]:
-    """Say how what is stopped inside goes on, also where the folder was chosen for the user."""
+    """Say how what is stopped inside goes on, also where the folder was chosen for the user.
+
+    Such a folder goes again where the run is refused before it begins.
+    """
+    from keras_cls.training.run_folder import gone_if_unused
+
     chosen = options.run_dir is None
     again = f"the same command{f' with --run-dir {run_dir}' if chosen else ''} goes on"
     try:
-        yield
+        with gone_if_unused(Path(run_dir), chosen=chosen):
+            yield
     except TrainingStoppedError as error:
         if not chosen:
             raise
@@ -396,10 +401,9 @@ def _compress(options: argparse.Namespace) -> int:
 def _compress_here(options: argparse.Namespace) -> int:
     with _quiet_tensorflow():
         from keras_cls.compression.compressing import compress
-        from keras_cls.training.run_folder import default_run_folder, gone_if_unused
+        from keras_cls.training.run_folder import default_run_folder
     run_dir = options.run_dir or default_run_folder("compressed")
-    chosen = options.run_dir is None
-    with gone_if_unused(Path(run_dir), chosen=chosen), _going_on(options, run_dir):
+    with _going_on(options, run_dir):
         result = compress(
             options.classifier,
             options.data,
@@ -724,8 +728,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["float32", "bfloat16", "int8", "dynamic"],
         help="what the network computes in; bfloat16 halves the file, and is twice as fast where "
         "the processor has it; int8 quarters it and is three to four and a half times as fast as "
-        "Keras' own, on x86; "
-        "dynamic (LiteRT) has weights in bytes",
+        "Keras' own, on x86; dynamic (LiteRT) has weights in bytes",
     )
     export.add_argument(
         "--calibration",

@@ -1,7 +1,7 @@
 """The layers that the networks need and Keras lacks, registered for ``keras.saving``."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -155,7 +155,7 @@ class Gelu(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Apply it to each number."""
-        if training and keras.config.backend() == "tensorflow" and not _has_accelerator():
+        if training and keras.config.backend() == "tensorflow" and not has_accelerator():
             return _compiled_gelu()(inputs)
         return keras.ops.gelu(inputs, approximate=False)
 
@@ -221,7 +221,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         """What ``call`` does before bias and activation."""
         if self.groups == 1 or keras.config.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
-        if _has_accelerator() and not _SPLIT_EVERYWHERE.get():
+        if has_accelerator() and not _SPLIT_EVERYWHERE.get():
             import tensorflow as tf
 
             # Keras would compile each call with XLA, for the sake of CPUs.
@@ -283,7 +283,7 @@ class Conv2D(keras.layers.Conv2D):
             or self.strides[0] != self.strides[1]
             or (self.kernel_size == (1, 1) and self.strides != (1, 1))
             or None in inputs.shape[1:]
-            or _has_accelerator()
+            or has_accelerator()
         ):
             return False
         height, width = self.compute_output_shape(inputs.shape)[1:3]
@@ -368,14 +368,7 @@ class FullyConnected(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """What ``call`` does before bias and activation."""
-        covered = (
-            tuple(inputs.shape[1:3]) == self.kernel_size
-            and self.data_format == "channels_last"
-            and self.padding == "valid"
-            and self.groups == 1
-            and self.dilation_rate == (1, 1)
-        )
-        if not covered:
+        if not covers_map(self, inputs.shape):
             return super().convolution_op(inputs, kernel)
         rows = math.prod(kernel.shape[:3])
         product = keras.ops.matmul(
@@ -384,7 +377,19 @@ class FullyConnected(keras.layers.Conv2D):
         return keras.ops.reshape(product, (-1, 1, 1, self.filters))
 
 
-def _has_accelerator() -> bool:
+def covers_map(layer: Any, shape: Sequence[int | None]) -> bool:
+    """Whether a Conv2D's window is as large as the map [N, h, w, C], of Keras 3 or tf_keras."""
+    return (
+        tuple(shape[1:3]) == layer.kernel_size
+        and layer.data_format == "channels_last"
+        and layer.padding == "valid"
+        and layer.groups == 1
+        and layer.dilation_rate == (1, 1)
+    )
+
+
+def has_accelerator() -> bool:
+    """Whether TensorFlow sees a GPU or a TPU."""
     import tensorflow as tf
 
     return any(device.device_type in ("GPU", "TPU") for device in tf.config.list_logical_devices())

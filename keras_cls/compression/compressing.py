@@ -28,7 +28,7 @@ from keras_cls.data.pipeline import input_pixels, steps_per_epoch
 from keras_cls.errors import ConfigError, ExportError, TrainingDivergedError
 from keras_cls.evaluation.progress import ImageProgress
 from keras_cls.exporting import export
-from keras_cls.exporting.calibration_images import MOST_IMAGES, PreparedImages, prepared_pixels
+from keras_cls.exporting.calibration_images import PreparedImages, images_of_stream
 from keras_cls.exporting.hardware import slow_here
 from keras_cls.exporting.networks import (
     PRECISIONS,
@@ -388,11 +388,7 @@ class _Search:
     @property
     def _calibration(self) -> PreparedImages:
         """Training images, evenly out of all."""
-        train = self._images.train
-        count = min(MOST_IMAGES, len(train))
-        chosen = np.linspace(0, len(train) - 1, count).round().astype(np.int64)
-        pixels = input_pixels(train, self._classifier.preprocessing, np.unique(chosen))
-        return prepared_pixels(self._classifier, pixels, "the training images")
+        return images_of_stream(self._classifier, self._images.train, "the training images")
 
     def _with_latencies(self, found: Sequence[Candidate]) -> list[Candidate]:
         """All of them measured in one go, turn by turn, when nothing else runs any more."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 from rich.console import Console
 
+from keras_cls.architectures.layers import has_accelerator
 from keras_cls.classifier import Classifier, load
 from keras_cls.compression.settings import Clustering, Pruning, Quantization, Technique
 from keras_cls.compression.twin import refuse_unknown_layers
@@ -155,8 +155,7 @@ def refine(
 
 def _arithmetic_for(technique: Technique) -> Precision:
     """What is as good and fastest here; steps of int8 are small beside the rounding of bfloat16."""
-    on_cpu = not tf.config.list_logical_devices("GPU") and not tf.config.list_logical_devices("TPU")
-    if on_cpu and not isinstance(technique, Quantization):
+    if not has_accelerator() and not isinstance(technique, Quantization):
         return choose_precision("auto")[0]
     return "float32"
 

@@ -10,6 +10,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_cls.architectures.layers import covers_map
+
 _register = tf_keras.utils.register_keras_serializable(package="keras_cls")
 
 
@@ -129,13 +131,7 @@ class FullyConnected(OwnConv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """What ``call`` does before bias and activation."""
-        covered = (
-            tuple(inputs.shape[1:3]) == self.kernel_size
-            and self.padding == "valid"
-            and self.groups == 1
-            and self.dilation_rate == (1, 1)
-        )
-        if not covered:
+        if not covers_map(self, inputs.shape):
             return super().convolution_op(inputs, kernel)
         rows = math.prod(kernel.shape[:3])
         product = tf.matmul(

@@ -16,6 +16,7 @@ from keras_cls.data.foreign_records import holds_records
 from keras_cls.data.opening import Reading, open_parts
 from keras_cls.data.pipeline import input_pixels
 from keras_cls.data.sources import Data, LabelledImages, images_below, open_source
+from keras_cls.data.streams import ImageStream
 from keras_cls.data.tfds import PREFIX as TFDS_PREFIX
 from keras_cls.errors import ConfigError, DataError, ImageError
 from keras_cls.images import IMAGE_SUFFIXES, ImageSource, each_image
@@ -54,8 +55,7 @@ def calibration_images(
     Args:
         classifier: whose preprocessing it is.
         calibration: what ``data`` is in :func:`keras_cls.train`, a folder of images, or images as
-            for
-            :meth:`~keras_cls.classifier.Classifier.predict`; or prepared already; None for the
+            for :meth:`~keras_cls.classifier.Classifier.predict`; or prepared already; None for the
             sample kept with the classifier. What cannot be read is left out with a warning that
             names it.
 
@@ -151,12 +151,22 @@ def _from_stream(classifier: Classifier, calibration: Any) -> PreparedImages:
     with tempfile.TemporaryDirectory() as cache:
         opened, _ = open_parts(calibration, None, Reading(Path(cache)), every_class=False)
         assert not isinstance(opened, LabelledImages)
-        places = np.unique(_evenly(len(opened)))
         try:
-            pixels = input_pixels(opened, classifier.preprocessing, places)
+            return images_of_stream(classifier, opened, opened.origin)
         except tf.errors.OpError as error:
             raise DataError(f"{opened.origin}: an image cannot be read: {error.message}") from error
-    return prepared_pixels(classifier, pixels, opened.origin)
+
+
+def images_of_stream(classifier: Classifier, stream: ImageStream, origin: str) -> PreparedImages:
+    """At most 256 images of a stream, evenly out of all.
+
+    Raises:
+        ConfigError: all of them are of one colour.
+    """
+    places = np.unique(_evenly(len(stream)))
+    return prepared_pixels(
+        classifier, input_pixels(stream, classifier.preprocessing, places), origin
+    )
 
 
 def _found(calibration: CalibrationData) -> tuple[Sequence[ImageSource], str]:

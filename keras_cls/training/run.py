@@ -16,6 +16,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from keras_cls.architectures import list_models, model_spec
+from keras_cls.architectures.layers import has_accelerator
 from keras_cls.classifier import Classifier, load
 from keras_cls.data.augmentation import Augmentation
 from keras_cls.data.balance import class_weights, describe_imbalance, positive_weights
@@ -313,7 +314,7 @@ def _run(request: _Request, setting: _Setting) -> TrainingRun:
         len(images.train),
         setting.strategy.num_replicas_in_sync,
     )
-    if not tf.config.list_logical_devices("GPU") and not tf.config.list_logical_devices("TPU"):
+    if not has_accelerator():
         require_memory(classifier.model, batch_size // workers.count, precision)
     resolved = {
         "recipe": asdict(recipe),

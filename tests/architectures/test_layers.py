@@ -226,7 +226,7 @@ def test_grouped_convolution_is_one_operation_where_there_is_a_gpu(
         return sum(operation.type == "Conv2D" for operation in graph.get_operations())
 
     assert convolutions() == 3
-    monkeypatch.setattr(layers, "_has_accelerator", lambda: True)
+    monkeypatch.setattr(layers, "has_accelerator", lambda: True)
     assert convolutions() == 1
     # XLA computes it on a CPU, where TensorFlow's own kernel does not.
     native = tf.function(layer, jit_compile=True)(tf.constant(batch))
