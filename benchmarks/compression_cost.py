@@ -2,9 +2,9 @@
 
 ``python -m benchmarks compression_cost``: the ResNet-20 and ResNet-56 of akamaster, trained on with
 the 50,000 training images and judged on the 5,000 of ``test_public``, each candidate as the
-SavedModel that is served. Takes hours on two cores: BENCH_ROWS=resnet56 leaves the other network's
-rows as they stand. All that is trained stays in ``.bench/compression_cost``; a second call goes on
-there.
+SavedModel that is served. Takes hours on two cores: BENCH_ROWS=resnet56 and BENCH_CLIMBS=half,fifth
+leave the other rows as they stand. All that is trained stays in ``.bench/compression_cost``; a
+second call goes on there.
 """
 
 import os
@@ -57,15 +57,23 @@ def main() -> None:
     header = ["network", "", "epochs", "right", "points lost"]
     document, mark = "docs/compression.md", "compression cost"
     names = os.environ.get("BENCH_ROWS", ",".join(NETWORKS)).split(",")
+    chosen = os.environ.get("BENCH_CLIMBS", "bytes,half,fifth").split(",")
     images = read_cifar(data_folder("cifar10"))
-    rows = rows_between(document, mark)
+    order = [
+        (f"{name}_cifar10", row)
+        for name in NETWORKS
+        for climb in _climbs(name)
+        for row in climb.rows
+    ]
+    rows = {(row[0], row[1]): row for row in rows_between(document, mark)}
     for name in names:
-        rows = [row for row in rows if row[0] != f"{name}_cifar10"]
         for climb in _climbs(name):
-            rows += _rows(name, climb, images)
+            if climb.name not in chosen:
+                continue
+            rows |= {(row[0], row[1]): row for row in _rows(name, climb, images)}
             # What is known stands there, whatever becomes of the rest.
-            rows.sort(key=lambda row: row[0])
-            write_between(document, mark, markdown_table(header, rows, "|".join(header[2:])))
+            table = [rows[key] for key in order if key in rows]
+            write_between(document, mark, markdown_table(header, table, "|".join(header[2:])))
 
 
 def _rows(name: str, climb: Climb, images: Arrays) -> list[list[str]]:

@@ -234,7 +234,7 @@ def test_bombs_are_refused_in_no_time(stubs, name, signature):
         f"image 1 would have {pixels} pixels, and this server takes 100000000 at most: "
         "send it smaller"
     )
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 10
 
 
 def test_bombs_in_examples(stubs, small_server):

@@ -363,7 +363,7 @@ def test_what_does_not_end_in_time_is_told():
         eventually(lambda: server.service.seen["begun"] == 2)
         start = time.monotonic()
         server.do(server.server.stop(0.3))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
         assert call.exception().code() is grpc.StatusCode.UNAVAILABLE
         assert call.exception().details() == "Cancelling all calls"
         with pytest.raises(grpc.RpcError) as caught:

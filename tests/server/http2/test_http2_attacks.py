@@ -236,7 +236,7 @@ def test_who_is_not_read_while_the_server_stops():
             other.headers(1, head("wait"))
             start = time.monotonic()
             server.do(server.server.stop(0.2))
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 10
             assert server.connections() == 0
 
 
