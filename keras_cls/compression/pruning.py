@@ -37,7 +37,7 @@ def prunable(twin: tf_keras.Model, settings: Pruning | None = None) -> tf_keras.
     strange = settings.by_layer.keys() - {layer.name for layer in twin.layers}
     if strange:
         raise ConfigError(f"{twin.name}: by_layer names {sorted(strange)}, which it does not have")
-    shares = {**_shares(twin, settings), **settings.by_layer}
+    shares = planned_sparsity(twin, settings)
     found = rebuilt(twin, lambda layer: _replacements(layer, settings, shares))
     if not _pruned(found):
         raise ConfigError(f"{twin.name}: no layer has a kernel that can be pruned")
@@ -77,6 +77,15 @@ def strip_pruning(model: tf_keras.Model) -> tf_keras.Model:
     return rebuilt(model, _stripped)
 
 
+def planned_sparsity(twin: tf_keras.Model, settings: Pruning) -> dict[str, float]:
+    """The sparsity that layers are to end with, by name."""
+    if settings.two_of_four:
+        return {
+            layer.name: 0.5 for layer in twin.layers if _can_be_pruned(layer) and _in_fours(layer)
+        }
+    return {**_shares(twin, settings), **settings.by_layer}
+
+
 def _shares(twin: tf_keras.Model, settings: Pruning) -> dict[str, float]:
     """The sparsity of each layer that can be pruned, by name."""
     kernels = {
@@ -105,12 +114,10 @@ def _replacements(
     layer: tf_keras.layers.Layer, settings: Pruning, shares: Mapping[str, float]
 ) -> list[tf_keras.layers.Layer]:
     sparsity = shares.get(layer.name, 0)
-    if not _can_be_pruned(layer) or not (sparsity or settings.two_of_four):
+    if not _can_be_pruned(layer) or not sparsity:
         return [layer]
     arguments: dict[str, Any] = {"pruning_schedule": _Schedule(settings, sparsity)}
     if settings.two_of_four:
-        if not _in_fours(layer):
-            return [layer]
         arguments["sparsity_m_by_n"] = (2, 4)
     return [tfmot.sparsity.keras.prune_low_magnitude(layer, **arguments)]
 

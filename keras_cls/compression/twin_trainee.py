@@ -10,7 +10,14 @@ import tf_keras
 
 from keras_cls.classifier import Classifier
 from keras_cls.compression.clustering import clusterable, strip_again, strip_clustering
-from keras_cls.compression.pruning import prunable, pruned_weights, start_pruning, strip_pruning
+from keras_cls.compression.easing import ease_dropout, found_sparsity
+from keras_cls.compression.pruning import (
+    planned_sparsity,
+    prunable,
+    pruned_weights,
+    start_pruning,
+    strip_pruning,
+)
 from keras_cls.compression.quantization import quantizable
 from keras_cls.compression.settings import Clustering, Pruning, Quantization, Technique
 from keras_cls.compression.twin import copy_back, twin_of
@@ -29,7 +36,8 @@ class TwinTrainee:
     """A classifier's twin with a technique around its layers, an optimizer, and a training step.
 
     Momentum, at a rate that falls as half a cosine. Kernels decay while they are pruned, and not
-    under the other techniques, whose small steps only move them a little.
+    under the other techniques, whose small steps only move them a little. Dropout is lowered with
+    the weights that are left (:mod:`keras_cls.compression.easing`).
 
     Args:
         classifier: what to refine; it is changed by :meth:`hand_over` alone.
@@ -197,6 +205,8 @@ _KINDS: dict[type[Technique], Callable[..., _Wrapped]] = {
 def _wrap(twin: tf_keras.Model, technique: Technique) -> _Wrapped:
     # What clusters start from is drawn.
     keras.utils.set_random_seed(0)
+    pruning = isinstance(technique, Pruning)
+    ease_dropout(twin, planned_sparsity(twin, technique) if pruning else found_sparsity(twin))
     try:
         return _KINDS[type(technique)](twin, technique)
     except ConfigError as error:
