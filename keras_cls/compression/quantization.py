@@ -19,7 +19,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_cls.compression import twin_layers
-from keras_cls.compression.rebuilding import rebuilt, steps_of
+from keras_cls.compression.rebuilding import Step, rebuilt, steps_of
 from keras_cls.compression.settings import Quantization
 from keras_cls.compression.toolkit import tfmot
 from keras_cls.errors import ConfigError
@@ -130,21 +130,32 @@ def _quantized_layers(model: tf_keras.Model) -> list["Quantized"]:
 
 
 def _deferred(twin: tf_keras.Model) -> set[int]:
-    """The layers (by id) that leave rounding to the one layer behind them."""
-    behind: dict[int, list[Any]] = {}
+    """The layers (by id) that leave rounding to what is behind them."""
+    behind: dict[int, list[Step]] = {}
     steps = steps_of(twin)
     for step in steps:
         arguments = step.arguments if isinstance(step.arguments, list) else [step.arguments]
         for tensor in arguments:
-            behind.setdefault(id(tensor), []).append(step.layer)
+            behind.setdefault(id(tensor), []).append(step)
     ends = {id(tensor) for tensor in twin.outputs}
     deferred = set()
-    for step in steps:
+    precise: set[int] = set()  # outputs that only normalizations across channels read
+    for step in reversed(steps):
         followers = behind.get(id(step.output), [])
-        alone = len(followers) == 1 and id(step.output) not in ends
-        if alone and _joins(step.layer, followers[0]):
+        if not followers or id(step.output) in ends:
+            continue
+        if all(_wants_precise(each.layer) or id(each.output) in precise for each in followers):
+            deferred.add(id(step.layer))
+            if isinstance(step.layer, _MOVES):
+                precise.add(id(step.output))
+        elif len(followers) == 1 and _joins(step.layer, followers[0].layer):
             deferred.add(id(step.layer))
     return deferred
+
+
+def _wants_precise(layer: Any) -> bool:
+    """Whether it would make the rounding of what it reads large, so that int8 leaves that out."""
+    return isinstance(layer, twin_layers.LocalResponseNormalization)
 
 
 def _joins(layer: Any, follower: Any) -> bool:

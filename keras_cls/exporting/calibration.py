@@ -66,6 +66,7 @@ def _warn_of_silent(
         node.name
         for node in graph
         if isinstance(node, Fused)
+        and node.name in high
         and node.linear.kernel.any()
         and not (low[node.name].any() or high[node.name].any())
     ]
@@ -95,7 +96,7 @@ def _extremes(
         flat = {name: tf.reshape(values[name], (-1, values[name].shape[-1])) for name in names}
         return {k: (tf.reduce_min(v, axis=0), tf.reduce_max(v, axis=0)) for k, v in flat.items()}
 
-    each = [found(batch) for batch in _batches(images)]
+    each = [found(batch) for batch in batches(images)]
     low = {k: np.min([of_batch[k][0].numpy() for of_batch in each], axis=0) for k in names}
     high = {k: np.max([of_batch[k][1].numpy() for of_batch in each], axis=0) for k in names}
     return low, high
@@ -116,7 +117,7 @@ def _histograms(
         return {name: _counted(values[name], kind[name], low[name], limit[name]) for name in kind}
 
     totals = {name: np.zeros(_BINS, np.int64) for name in kind}
-    for batch in _batches(images):
+    for batch in batches(images):
         for name, counts in found(batch).items():
             totals[name] += counts.numpy()
     return totals
@@ -132,7 +133,8 @@ def _counted(x: tf.Tensor, kind: Kind, low: np.ndarray, limit: float) -> tf.Tens
     return tf.histogram_fixed_width(x, [0.0, top], _BINS, dtype=tf.int32)
 
 
-def _batches(images: np.ndarray) -> Iterator[tf.Tensor]:
+def batches(images: np.ndarray) -> Iterator[tf.Tensor]:
+    """Prepared images, a few at a time, float32."""
     for start in range(0, len(images), _BATCH):
         yield tf.constant(images[start : start + _BATCH], tf.float32)
 

@@ -5,6 +5,7 @@ asked for, both.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import singledispatch
 
 import numpy as np
@@ -42,7 +43,8 @@ def in_float(graph: Graph) -> dict[str, str]:
     return {
         node.name: type(node).__name__
         for node in graph.nodes[1:]
-        if node.name not in of_bytes and not isinstance(node, nodes.Dense | nodes.Reshape)
+        if node.name not in of_bytes
+        and not isinstance(node, nodes.Fused | nodes.Dense | nodes.Reshape)
     }
 
 
@@ -108,17 +110,68 @@ def _in_float(node: Node, values: _Values) -> None:
 
 @_run.register
 def _(node: nodes.Fused, values: _Values) -> None:
-    source = node.inputs[0]
-    form, out = values.formats[source], values.formats[node.name]
     window = node.linear
     assert isinstance(window, nodes.Windowed)
-    padding = window_padding(window, values.shapes[source])
+    x, padding = _read_by(window, node.inputs[0], values)
+    if node.name in values.of_bytes:
+        values.keep_bytes(node.name, _convolved(node, window, x, padding, values))
+    else:
+        values.keep_float(node.name, _convolved_to_float(node, window, x, padding, values))
+
+
+def _read_by(
+    window: nodes.Windowed, source: str, values: _Values
+) -> tuple[tf.Tensor, str | list[tuple[int, int]]]:
+    """The bytes that a window slides over, and the padding that is left to it."""
+    form = values.formats[source]
     if form.offset is not None and window.margins != NO_MARGINS:
         # Only the images: beside them lies what their format has for zero.
         around = [(0, 0), *window.margins, (0, 0)]
-        x, padding = to_bytes(tf.pad(values.as_float(source), around), form), "VALID"
-    else:
-        x = values.as_bytes(source)
+        return to_bytes(tf.pad(values.as_float(source), around), form), "VALID"
+    return values.as_bytes(source), window_padding(window, values.shapes[source])
+
+
+def _convolved_to_float(
+    node: nodes.Fused,
+    window: nodes.Windowed,
+    x: tf.Tensor,
+    padding: str | list[tuple[int, int]],
+    values: _Values,
+) -> tf.Tensor:
+    form = values.formats[node.inputs[0]]
+    kernel, bias = _reading(window, form)
+    quantized, high = quantized_kernel(kernel, window)
+    sums = [
+        onednn.sums_of_products(
+            part,
+            each,
+            strides=window.strides,
+            padding=padding,
+            dilations=window.dilations,
+            depthwise=isinstance(window, nodes.Depthwise),
+        )
+        for part, each, _ in _blocks(x, quantized, _groups(window))
+    ]
+    exact = tf.cast(sums[0] if len(sums) == 1 else tf.concat(sums, axis=-1), tf.float32)
+    shapes = [values.shapes[node.name]]
+    found = float_network.apply(
+        nodes.Affine(node.name, (), form.step * high / 127, bias), [exact], shapes
+    )
+    return found if node.relu is None else float_network.apply(node.relu, [found], shapes)
+
+
+def _groups(window: nodes.Windowed) -> int:
+    return window.groups if isinstance(window, nodes.Convolution) else 1
+
+
+def _convolved(
+    node: nodes.Fused,
+    window: nodes.Windowed,
+    x: tf.Tensor,
+    padding: str | list[tuple[int, int]],
+    values: _Values,
+) -> tf.Tensor:
+    form, out = values.formats[node.inputs[0]], values.formats[node.name]
     kernel, bias = _reading(window, form)
     # With a sum, oneDNN takes and gives unsigned bytes only, and none below zero.
     written = unsigned(out, positive=node.relu is not None) if node.summand else out
@@ -134,7 +187,6 @@ def _(node: nodes.Fused, values: _Values) -> None:
             bias = bias - added.offset
         summand = summand, added.ends
     quantized, high = quantized_kernel(kernel, window)
-    groups = window.groups if isinstance(window, nodes.Convolution) else 1
     found = [
         onednn.convolution(
             part,
@@ -150,7 +202,7 @@ def _(node: nodes.Fused, values: _Values) -> None:
             summand=summand,
             output=(_dtype(written), written.ends),
         )
-        for part, each, of_filters in _blocks(x, quantized, groups)
+        for part, each, of_filters in _blocks(x, quantized, _groups(window))
     ]
     made = found[0] if len(found) == 1 else _joined(*found)
     top = out.levels if node.relu is not None else written.levels
@@ -160,7 +212,7 @@ def _(node: nodes.Fused, values: _Values) -> None:
         made = tf.bitcast(tf.minimum(_plain(made), top), made.dtype)
     if written.signed != out.signed:
         made = tf.bitcast(made, tf.qint8) if written.offset is None else onednn.shifted(made)
-    values.keep_bytes(node.name, made)
+    return made
 
 
 def unsigned(form: ByteFormat, *, positive: bool = False) -> ByteFormat:
@@ -194,6 +246,16 @@ def quantized_kernel(kernel: np.ndarray, linear: Linear) -> tuple[np.ndarray, np
         high = folded * plain.max()
     high = np.maximum(high, np.finfo(np.float32).tiny * 127)
     return np.rint(kernel / linear.per_filter(high) * 127).astype(np.int8), high
+
+
+def rounded(linear: Linear, form: ByteFormat) -> Linear:
+    """A linear step with its kernel as bytes have it, for numbers in float."""
+    kernel, _ = _reading(linear, form)
+    quantized, high = quantized_kernel(kernel, linear)
+    kernel = quantized * linear.per_filter(high / 127)
+    if form.gain is not None:
+        kernel = kernel / linear.per_weight(form.gain)
+    return replace(linear, kernel=kernel.astype(np.float32))
 
 
 def _has_few_values(kernel: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import onednn
+from keras_cls.exporting.bias_correction import bias_corrected
 from keras_cls.exporting.byte_formats import pixel_format, reads_pixels
 from keras_cls.exporting.calibration import METHODS, Method, calibrated_formats
 from keras_cls.exporting.calibration_images import PreparedImages
@@ -111,6 +112,7 @@ def int8_network_of(classifier: Classifier, images: PreparedImages, method: Meth
     if reads_pixels(graph):
         rule = classifier.preprocessing
         formats[graph.input.name] = pixel_format(rule.mean, rule.std, rule.channels)
+    graph = bias_corrected(graph, formats, images.prepared)
     notes = {
         "folded": True,
         "calibration": {

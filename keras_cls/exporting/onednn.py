@@ -93,14 +93,60 @@ def convolution(
     if summand is not None:
         tensors.append(summand[0])
         ranges += summand[1]
-    fused = ["BiasAdd", *["Sum"] * (summand is not None), *["Relu"] * relu, "Requantize"]
-    explicit = [] if isinstance(padding, str) else [n for axis in padding for n in axis]
     attributes = {
+        **_window(x, strides, padding, dilations),
+        "Tsummand": _type(out_type if summand is None else summand[0].dtype),
+        "out_type": _type(out_type),
+    }
+    fused = ["BiasAdd", *["Sum"] * (summand is not None), *["Relu"] * relu, "Requantize"]
+    kind = _DEPTHWISE if depthwise else _CONVOLUTION
+    return _node(kind, tensors, [*ranges, *out_range], fused, attributes, [out_type, *_RANGE_TYPES])
+
+
+def sums_of_products(
+    x: tf.Tensor,
+    kernel: np.ndarray,
+    *,
+    strides: tuple[int, int],
+    padding: str | list[tuple[int, int]],
+    dilations: tuple[int, int],
+    depthwise: bool,
+) -> tf.Tensor:
+    """A convolution of bytes as it is before anything is rounded: int32 [N, H, W, filters].
+
+    Args:
+        x: quint8 or qint8 [N, H, W, C].
+        kernel: int8 [kh, kw, C, filters], or [kh, kw, C, m] where depthwise.
+        strides: rows and columns.
+        padding: ``"SAME"``, ``"VALID"``, or rows and columns for each axis.
+        dilations: rows and columns.
+        depthwise: whether each channel has its own kernels.
+    """
+    attributes = {
+        **_window(x, strides, padding, dilations),
+        "Tsummand": _type(tf.qint32),
+        "out_type": _type(tf.qint32),
+    }
+    kind = _DEPTHWISE if depthwise else _CONVOLUTION
+    types = [tf.qint32, *_RANGE_TYPES]
+    made = _node(kind, [x, _bytes_constant(kernel)], [0, 1, -1, 1], [], attributes, types)
+    return tf.bitcast(made, tf.int32)
+
+
+_CONVOLUTION, _DEPTHWISE = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"
+
+
+def _window(
+    x: tf.Tensor,
+    strides: tuple[int, int],
+    padding: str | list[tuple[int, int]],
+    dilations: tuple[int, int],
+) -> dict[str, attr_value_pb2.AttrValue]:
+    explicit = [] if isinstance(padding, str) else [n for axis in padding for n in axis]
+    return {
         "Tinput": _type(x.dtype),
         "Tfilter": _type(tf.qint8),
         "Tbias": _type(tf.float32),
-        "Tsummand": _type(out_type if summand is None else summand[0].dtype),
-        "out_type": _type(out_type),
         "data_format": _text("NHWC"),
         "strides": _numbers((1, *strides, 1)),
         "padding": _text(padding if isinstance(padding, str) else "EXPLICIT"),
@@ -109,8 +155,6 @@ def convolution(
         "is_filter_const": _truth(True),
         "is_bias_const": _truth(True),
     }
-    kind = "_FusedQuantizedDepthwiseConv2D" if depthwise else "_FusedQuantizedConv2D"
-    return _node(kind, tensors, [*ranges, *out_range], fused, attributes, [out_type, *_RANGE_TYPES])
 
 
 def matrix_product(

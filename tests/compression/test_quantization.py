@@ -7,6 +7,7 @@ import tf_keras
 from small_networks import SMALL, drawn, outputs, trained
 
 from keras_cls.architectures import list_models, model_spec
+from keras_cls.architectures.layers import LocalResponseNormalization
 from keras_cls.compression import (
     Clustering,
     Pruning,
@@ -81,6 +82,22 @@ def test_a_map_is_rounded_once_behind_what_is_computed_in_one_go() -> None:
     ]  # fmt: skip
     np.testing.assert_allclose(ranges["images"], (images.min(), images.max()))
     assert ranges["relu"][0] == 0
+
+
+def test_what_is_normalized_across_channels_is_rounded_behind_that_alone() -> None:
+    model, images = sample(
+        layers.Conv2D(8, 3, activation="relu", name="conv1"),
+        LocalResponseNormalization(name="norm1"),
+        layers.Conv2D(8, 3, padding="same", name="conv2"),
+        layers.ReLU(name="relu"),
+        layers.MaxPooling2D(name="pool"),
+        LocalResponseNormalization(name="norm2"),
+        layers.Flatten(name="flat"),
+        layers.Dense(7, name="logits"),
+    )
+    twin = quantizable(twin_of(model))
+    calibrate(twin, [images])
+    assert sorted(ranges_of(twin)) == ["images", "logits", "norm1", "norm2"]
 
 
 def test_values_lie_on_the_steps() -> None:

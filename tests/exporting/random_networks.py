@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from hypothesis import strategies as st
 
+from keras_cls.architectures.layers import LocalResponseNormalization
+
 KINDS = [
     "conv1",
     "conv3",
@@ -13,6 +15,7 @@ KINDS = [
     "relu",
     "relu6",
     "silu",
+    "lrn",
     "gate",
     "max",
     "mean",
@@ -62,6 +65,7 @@ def _made(kind: str, first: keras.KerasTensor, second: keras.KerasTensor) -> ker
         "relu": lambda: layers.ReLU(),
         "relu6": lambda: layers.ReLU(6.0),
         "silu": lambda: layers.Activation("silu"),
+        "lrn": lambda: LocalResponseNormalization(),
         "max": lambda: layers.MaxPooling2D(3, 1, padding="same"),
         "mean": lambda: layers.AveragePooling2D(3, 1, padding="same"),
     }

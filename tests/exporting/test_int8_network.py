@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from random_networks import networks
 
 from keras_cls.architectures import build_model, list_models, model_spec
-from keras_cls.exporting import nodes
+from keras_cls.architectures.layers import LocalResponseNormalization
+from keras_cls.exporting import byte_formats, nodes
+from keras_cls.exporting.bias_correction import bias_corrected
 from keras_cls.exporting.byte_formats import pixel_format, reads_pixels
 from keras_cls.exporting.calibration import Method, calibrated_formats
 from keras_cls.exporting.folding import fold
@@ -53,6 +55,7 @@ def in_bytes(
     formats = calibrated_formats(graph, images, method)
     if pixels and reads_pixels(graph):
         formats[graph.input.name] = pixel_format(IMAGENET_MEAN, IMAGENET_STD, 3)
+    graph = bias_corrected(graph, formats, images)
     run = tf.function(lambda x: run_in_int8(graph, formats, x), autograph=False)
     return run(tf.constant(images)).numpy()
 
@@ -214,3 +217,27 @@ def test_what_computes_in_float_is_told() -> None:
     }
     told = in_float(fuse(fold(lower(build_model("alexnet", input_shape=(67, 67, 3))))))
     assert list(told.values()).count("LocalResponse") == 2
+    assert "Fused" not in told.values()
+
+
+@pytest.mark.parametrize("pool_first", [False, True])
+def test_what_a_normalization_across_channels_reads_is_not_rounded(pool_first: bool) -> None:
+    """It makes large what lies near zero, where bytes that reach to rare large numbers are few."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3), name="images")
+    x = keras.layers.Conv2D(64, 3, activation="relu", name="conv")(inputs)
+    chain = [LocalResponseNormalization(name="norm"), keras.layers.MaxPooling2D(name="pool")]
+    for layer in reversed(chain) if pool_first else chain:
+        x = layer(x)
+    x = keras.layers.Conv2D(32, 3, activation="relu", name="reader")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    model = keras.Model(inputs, keras.layers.Dense(7, name="logits")(x), name="sample")
+    # A few filters answer a hundred times as loudly as the others.
+    kernel = model.get_layer("conv").kernel
+    kernel.assign(kernel.numpy() * np.where(np.arange(64) % 16, 100, 10_000))
+    graph = fuse(fold(lower(model)))
+    loud = {"conv", "pool"} if pool_first else {"conv"}
+    assert loud.isdisjoint(byte_formats.in_bytes(graph))
+    images = prepared(smooth(8, 16, 16))
+    wanted = model(images, training=False).numpy()
+    assert difference(in_bytes(model, images, pixels=True), wanted) < 0.02

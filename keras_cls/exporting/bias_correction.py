@@ -1,0 +1,87 @@
+"""Take back what rounding to bytes does to the mean of each filter.
+
+The error of a rounded kernel is the same for every image, and what it reads is positive behind a
+ReLU: so it moves a filter's output one way, and the next layer's too. So does a range that cuts off
+the largest numbers. What it moves is measured on the calibration images and taken from the bias
+(Nagel, van Baalen, Blankevoort and Welling, arXiv:1906.04721, section 4.2, there without images).
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cls.exporting import float_network
+from keras_cls.exporting.byte_formats import ByteFormat
+from keras_cls.exporting.calibration import batches
+from keras_cls.exporting.float_network import run_all_in_float
+from keras_cls.exporting.int8_network import from_bytes, rounded, to_bytes
+from keras_cls.exporting.nodes import Dense, Fused, Graph, Linear, Node, Shape
+
+
+def bias_corrected(graph: Graph, formats: Mapping[str, ByteFormat], images: np.ndarray) -> Graph:
+    """The same network with biases for bytes: each filter's mean is that of the float network.
+
+    Args:
+        graph: fused.
+        formats: of all bytes.
+        images: prepared, float32 [N, H, W, C].
+    """
+    exact, of_bytes = _mean_maps(graph, formats, images)
+    shapes = graph.shapes()
+
+    def moved_by(node: Fused | Dense) -> np.ndarray:
+        """What rounding adds to the mean of each filter, [filters]."""
+        linear = node.linear if isinstance(node, Fused) else node
+        source = node.inputs[0]
+        kept = _of_mean(linear, exact[source], shapes[source])
+        made = _of_mean(rounded(linear, formats[source]), of_bytes[source], shapes[source])
+        moved = (made - kept).reshape(-1, linear.filters)
+        if isinstance(node, Fused) and node.summand is not None:
+            summand = of_bytes[node.summand] - exact[node.summand]
+            moved = moved + summand.reshape(-1, linear.filters)
+        return moved.mean(axis=0)
+
+    def corrected(node: Node) -> Node:
+        if isinstance(node, Fused):
+            return replace(node, linear=_less(node.linear, moved_by(node)))
+        return _less(node, moved_by(node)) if isinstance(node, Dense) else node
+
+    return Graph(tuple(corrected(node) for node in graph))
+
+
+def _less(linear: Linear, moved: np.ndarray) -> Linear:
+    bias = -moved if linear.bias is None else linear.bias - moved
+    return replace(linear, bias=bias.astype(np.float32))
+
+
+def _of_mean(linear: Linear, mean: np.ndarray, shape: Shape) -> np.ndarray:
+    """The mean of what a linear step gives is what it gives for the mean, zeros around it too."""
+    return float_network.apply(linear, [tf.constant(mean[None])], [shape]).numpy()[0]
+
+
+def _mean_maps(
+    graph: Graph, formats: Mapping[str, ByteFormat], images: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """By name, the mean over the images of what is held in bytes, and of what they hold."""
+
+    @tf.function(autograph=False)
+    def sums(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        values = run_all_in_float(graph, batch)
+        exact = {name: tf.reduce_sum(values[name], axis=0) for name in formats}
+        held = {
+            name: tf.reduce_sum(from_bytes(to_bytes(values[name], form), form), axis=0)
+            for name, form in formats.items()
+        }
+        return exact, held
+
+    each = [sums(batch) for batch in batches(images)]
+    exact, held = (
+        {
+            name: np.sum([of_batch[part][name].numpy() for of_batch in each], axis=0) / len(images)
+            for name in formats
+        }
+        for part in (0, 1)
+    )
+    return exact, held
