@@ -7,12 +7,12 @@ Each is pruned, its kernels then made of a few values, trained for int8 where th
 in int8, and packed by a standard compressor (xz). The ratio is that of the weights in float32, as
 in the paper, to the packed file that loads and serves: everything in it counts, the graph and the
 preprocessing too. All that is trained stays in ``.bench/deep_compression``; a second call goes on
-there.
+there. ResNet-56 is pruned as ``compression_cost`` does, and not again where that has done it.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ class Row:
         sparsity: of all kernels but those ``by_layer``.
         by_layer: the sparsity of some; empty to divide the zeros by layer-adaptive magnitude.
         clusters: values that each kernel is left with.
-        epochs: of pruning, of clustering, of training for int8 (0: not trained for it).
-            AlexNet, without normalizations, needs the last, which would spread clusters again.
+        epochs: of pruning, of clustering, of training for int8 (0: not trained for it; it would
+            spread clusters again).
+        pruned: the run that has pruned it so, beside those of this benchmark; "" for its own.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     by_layer: dict[str, float]
     clusters: int
     epochs: tuple[int, int, int]
+    pruned: str = ""
 
 
 def _caffe_lenet() -> Any:
@@ -130,7 +132,17 @@ ROWS = {
         16,
         (16, 6, 0),
     ),
-    "resnet56": Row("resnet56_cifar10", "", _cifar, _resnet56, 0.5, {}, 32, (2, 1, 0)),
+    "resnet56": Row(
+        "resnet56_cifar10",
+        "",
+        _cifar,
+        _resnet56,
+        0.5,
+        {},
+        32,
+        (4, 1, 0),
+        "compression_cost/resnet56/half/refined/50-zeros",
+    ),
     "alexnet": Row(
         "alexnet at 67 px, CIFAR-10",
         "35 (on ImageNet)",
@@ -142,7 +154,7 @@ ROWS = {
             **{"fc6": 0.91, "fc7": 0.97, "logits": 0.75},
         },
         32,
-        (3, 0, 1),
+        (3, 1, 0),
     ),
 }
 
@@ -162,9 +174,9 @@ def main() -> None:
 def _cells(row: Row, folder: Path) -> list[str]:
     """Train, compress, export and measure; or what of it is still to do."""
     import keras_cls
-    from keras_cls.compression import Clustering, PolynomialDecay, Pruning, Quantization
+    from keras_cls.compression.ladder import Training
     from keras_cls.compression.measuring import accuracy_of_version, sizes_of_version
-    from keras_cls.compression.refining import Refinement, refine
+    from keras_cls.compression.refining import refine
     from keras_cls.data.opening import open_training_data
     from keras_cls.data.pipeline import steps_per_epoch
 
@@ -177,22 +189,22 @@ def _cells(row: Row, folder: Path) -> list[str]:
         cache=folder / "cache",
         seed=0,
     )
-    pruning, clustering, aware = row.epochs
     steps = steps_per_epoch(data.train, BATCH)
-    schedule = PolynomialDecay(end_step=pruning * steps // 2, frequency=max(1, steps // 10))
-    allocation = "uniform" if row.by_layer else "lamp"
-    sparse = Pruning(row.sparsity, schedule, by_layer=row.by_layer, allocation=allocation)
-    plan = [Refinement(sparse, pruning, BATCH)]
-    if clustering:
-        few = Clustering(row.clusters, preserve_sparsity=True)
-        plan.append(Refinement(few, clustering, BATCH))
-    if aware:
-        felt = Quantization(preserve_sparsity=True, preserve_clusters=clustering > 0)
-        plan.append(Refinement(felt, aware, BATCH))
+    pruning, clustering, aware = (Training(epochs, BATCH, steps) for epochs in row.epochs)
+    sparse = pruning.prune(row.sparsity)
+    if row.by_layer:
+        shares = replace(sparse.technique, by_layer=row.by_layer, allocation="uniform")
+        sparse = replace(sparse, technique=shares)
+    plan = {row.pruned or f"{FOLDER.name}/{folder.name}/pruning": sparse}
+    if clustering.epochs:
+        few = clustering.cluster(row.clusters, pruned=True)
+        plan[f"{FOLDER.name}/{folder.name}/clustering"] = few
+    if aware.epochs:
+        felt = aware.quantize(pruned=True, clustered=clustering.epochs > 0)
+        plan[f"{FOLDER.name}/{folder.name}/quantization"] = felt
     small = classifier
-    for refinement in plan:
-        run = folder / type(refinement.technique).__name__.lower()
-        small = refine(small, data, refinement, run, teacher=classifier)
+    for run, refinement in plan.items():
+        small = refine(small, data, refinement, FOLDER.parent / run, teacher=classifier)
     before = keras_cls.evaluate(classifier, part_of(images, "test"), quiet=True).top1
     weights = 4 * sum(int(np.prod(each.shape)) for each in classifier.model.weights)
     made = folder / "models/int8"
