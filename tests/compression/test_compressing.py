@@ -254,6 +254,7 @@ def test_images_that_it_was_trained_on_are_warned_of(run) -> None:
     assert _trained_on(small_classifier(), request, others) is None
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_not_held_against_a_candidate(tmp_path, monkeypatch) -> None:
     classifier = small_classifier(size=(16, 16))
     data = sixty_images(classifier.labels)

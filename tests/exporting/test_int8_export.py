@@ -85,7 +85,9 @@ def test_where_kernels_are_missing_the_message_names_the_reason(version):
 class TestFallback:
     """A float32 version beside it, for servers that cannot run what is published."""
 
-    @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+    @pytest.mark.parametrize(
+        "precision", ["int8", pytest.param("bfloat16", marks=pytest.mark.slow)]
+    )
     def test_two_versions_that_name_each_other(self, classifier, tmp_path, precision):
         (tmp_path / "m" / "3").mkdir(parents=True)
         version = export(
@@ -116,6 +118,7 @@ class TestFallback:
             with pytest.raises(ConfigError, match="fallback: a float32 version goes beside"):
                 export(classifier, tmp_path / "m", fallback=True, **options)
 
+    @pytest.mark.slow
     def test_from_the_command_line(self, classifier, photos, tmp_path, capfd):
         saved = classifier.save(tmp_path / "saved")
         command = ["export", saved, "--to", tmp_path / "m", "--precision", "int8", "--fallback"]
@@ -127,7 +130,11 @@ class TestWarnings:
     """What can be had here, but is of less use than it seems."""
 
     @pytest.mark.parametrize(
-        ("precision", "words"), [("int8", "products of bytes"), ("bfloat16", "for bfloat16")]
+        ("precision", "words"),
+        [
+            ("int8", "products of bytes"),
+            pytest.param("bfloat16", "for bfloat16", marks=pytest.mark.slow),
+        ],
     )
     def test_a_processor_that_lacks_the_instructions(
         self, classifier, tmp_path, monkeypatch, precision, words
