@@ -1,6 +1,6 @@
 """Runs the benchmarks: all of them, or those named."""
 
-import sys
+import argparse
 from importlib import import_module
 
 BENCHMARKS = {
@@ -21,16 +21,19 @@ BENCHMARKS = {
 }
 
 
-def main(names: list[str]) -> int:
-    unknown = set(names) - set(BENCHMARKS)
-    if unknown or "--help" in names:
-        for name, summary in BENCHMARKS.items():
-            print(f"  {name:<18}{summary}")
-        return 2 if unknown else 0
+def main() -> None:
+    listed = "\n".join(f"  {name:<18}{summary}" for name, summary in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, epilog=listed,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("name", nargs="*", help="one of these; all without one")
+    names = parser.parse_args().name
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are\n{listed}")
     for name in names or BENCHMARKS:
         print(f"== {name}: {BENCHMARKS[name]}", flush=True)
         import_module(f"benchmarks.{name}").main()
-    return 0
 
 
-sys.exit(main(sys.argv[1:]))
+main()
