@@ -96,8 +96,9 @@ def refine(
     """The classifier, trained on under a technique; the one given stays as it is.
 
     The weights of the last epoch are the result: those of an earlier one may not be pruned to the
-    end. The folder is that of a run (:mod:`keras_cls.training.run_folder`): the same call after a
-    kill goes on, and gives the result at once where it is finished.
+    end. Its card tells what it was refined for (``training["refined"]``). The folder is that of a
+    run (:mod:`keras_cls.training.run_folder`): the same call after a kill goes on, and gives the
+    result at once where it is finished.
 
     Args:
         classifier: trained before.
@@ -176,7 +177,9 @@ def _trained(
     refined = starting_classifier(
         classifier, classifier.labels, None, None, multi_label=classifier.multi_label
     )
-    refined.sample, refined.training = classifier.sample, dict(classifier.training)
+    refined.sample = classifier.sample
+    before = classifier.training.get("refined", [])
+    refined.training = {**classifier.training, "refined": [*before, refinement.to_dict()]}
     batch_size = min(refinement.batch_size, len(images.train))
     plan = Plan(refinement.epochs, steps_per_epoch(images.train, batch_size), batch_size)
     trainee = TwinTrainee(

@@ -112,18 +112,27 @@ def int8_network_of(classifier: Classifier, images: PreparedImages, method: Meth
     if reads_pixels(graph):
         rule = classifier.preprocessing
         formats[graph.input.name] = pixel_format(rule.mean, rule.std, rule.channels)
-    graph = bias_corrected(graph, formats, images.prepared)
+    corrects = not _trained_for_int8(classifier)
+    if corrects:
+        graph = bias_corrected(graph, formats, images.prepared)
     notes = {
         "folded": True,
         "calibration": {
             "images": len(images.prepared),
             "origin": images.origin,
             "method": method,
+            "bias_correction": corrects,
         },
         "in_float": in_float(graph),
     }
     function = _function(classifier, lambda inputs: run_in_int8(graph, formats, inputs))
     return Network(function, "int8", notes=notes)
+
+
+def _trained_for_int8(classifier: Classifier) -> bool:
+    """Whether its biases were learnt with rounded kernels and maps, and are right for these."""
+    refined = classifier.training.get("refined", ())
+    return any("Quantization" in each["technique"] for each in refined)
 
 
 def _function(classifier: Classifier, logits: Callable[[tf.Tensor], tf.Tensor]) -> Any:

@@ -67,6 +67,9 @@ def test_pruned_by_and_by_to_the_share(classifier, images, tmp_path) -> None:
         assert np.mean(kernel == 0) == pytest.approx(0.8, abs=1 / kernel.size)
     assert found.labels == classifier.labels and found.preprocessing == classifier.preprocessing
     assert np.array_equal(found.sample, classifier.sample)
+    assert "refined" not in classifier.training
+    (told,) = keras_cls.load(found.save(tmp_path / "saved")).training["refined"]
+    assert told["technique"]["Pruning"]["sparsity"] == 0.8 and told["epochs"] == 2
 
 
 @pytest.mark.slow

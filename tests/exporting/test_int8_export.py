@@ -11,12 +11,16 @@ import pytest
 import tensorflow as tf
 from classifiers import LABELS, colour_folder, encoded, photo, pixels, small_classifier
 
+from keras_cls.classifier import Classifier
 from keras_cls.cli import main
+from keras_cls.compression.refining import Refinement
+from keras_cls.compression.settings import Pruning, Quantization
 from keras_cls.data.packing import pack
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import export, hardware
 from keras_cls.exporting.calibration_images import MOST_IMAGES, calibration_images
 from keras_cls.exporting.multiply_adds import written_multiply_adds
+from keras_cls.exporting.networks import int8_network_of
 from keras_cls.exporting.onednn import GUARD
 from keras_cls.exporting.verification import BOUNDS, Bounds, Sample, SessionModel, compared
 
@@ -68,7 +72,12 @@ def test_the_card_tells_how_it_was_made(version, photos):
         "format": "saved_model",
         "precision": "int8",
         "folded": True,
-        "calibration": {"images": 18, "origin": f"{photos}/", "method": "mse"},
+        "calibration": {
+            "images": 18,
+            "origin": f"{photos}/",
+            "method": "mse",
+            "bias_correction": True,
+        },
         "in_float": {},
         "quantized_share": 1.0,
     }
@@ -76,6 +85,20 @@ def test_the_card_tells_how_it_was_made(version, photos):
     assert verification["source"] == f"{photos}/"
     assert verification["images"] == 18
     assert verification["mean_bound"] == BOUNDS["int8"].mean
+
+
+def test_biases_that_were_trained_for_int8_are_left_alone(classifier):
+    images = calibration_images(classifier, list(pixels(20)))
+    assert int8_network_of(classifier, images, "mse").notes["calibration"]["bias_correction"]
+    learnt = Classifier(
+        classifier.model,
+        classifier.labels,
+        classifier.preprocessing,
+        training={
+            "refined": [Refinement(Pruning()).to_dict(), Refinement(Quantization()).to_dict()]
+        },
+    )
+    assert not int8_network_of(learnt, images, "mse").notes["calibration"]["bias_correction"]
 
 
 def test_where_kernels_are_missing_the_message_names_the_reason(version):
