@@ -205,8 +205,8 @@ _KINDS: dict[type[Technique], Callable[..., _Wrapped]] = {
 def _wrap(twin: tf_keras.Model, technique: Technique) -> _Wrapped:
     # What clusters start from is drawn.
     keras.utils.set_random_seed(0)
-    pruning = isinstance(technique, Pruning)
-    ease_dropout(twin, planned_sparsity(twin, technique) if pruning else found_sparsity(twin))
+    planned = planned_sparsity(twin, technique) if isinstance(technique, Pruning) else None
+    ease_dropout(twin, planned or found_sparsity(twin))
     try:
         return _KINDS[type(technique)](twin, technique)
     except ConfigError as error:
