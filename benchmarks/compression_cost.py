@@ -58,6 +58,8 @@ def main() -> None:
     document, mark = "docs/compression.md", "compression cost"
     names = os.environ.get("BENCH_ROWS", ",".join(NETWORKS)).split(",")
     chosen = os.environ.get("BENCH_CLIMBS", "bytes,half,fifth").split(",")
+    if strange := set(chosen) - {climb.name for climb in _climbs(names[0])}:
+        raise SystemExit(f"BENCH_CLIMBS: bytes, half and fifth there are; found {sorted(strange)}")
     images = read_cifar(data_folder("cifar10"))
     order = [
         (f"{name}_cifar10", row)

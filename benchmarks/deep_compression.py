@@ -7,10 +7,11 @@ Each is pruned, its kernels then made of a few values, trained for int8 where th
 in int8, and packed by a standard compressor (xz). The ratio is that of the weights in float32, as
 in the paper, to the packed file that loads and serves: everything in it counts, the graph and the
 preprocessing too. All that is trained stays in ``.bench/deep_compression``; a second call goes on
-there. ResNet-56 is pruned as ``compression_cost`` does, and not again where that has done it.
+there. ResNet-56 is pruned as ``compression_cost`` does it, and not again where that has done so.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import compression_cost
 from benchmarks.real_images import (
     Arrays,
     cifar_classes,
@@ -47,7 +49,7 @@ class Row:
         clusters: values that each kernel is left with.
         epochs: of pruning, of clustering, of training for int8 (0: not trained for it; it would
             spread clusters again).
-        pruned: the run that has pruned it so, beside those of this benchmark; "" for its own.
+        pruned: a run of another benchmark that prunes it so, used where it has ended.
     """
 
     name: str
@@ -58,7 +60,7 @@ class Row:
     by_layer: dict[str, float]
     clusters: int
     epochs: tuple[int, int, int]
-    pruned: str = ""
+    pruned: Path | None = None
 
 
 def _caffe_lenet() -> Any:
@@ -140,8 +142,8 @@ ROWS = {
         0.5,
         {},
         32,
-        (4, 1, 0),
-        "compression_cost/resnet56/half/refined/50-zeros",
+        (compression_cost.NETWORKS["resnet56"][0], 1, 0),
+        compression_cost.FOLDER / "resnet56/half/refined/50-zeros",
     ),
     "alexnet": Row(
         "alexnet at 67 px, CIFAR-10",
@@ -179,6 +181,7 @@ def _cells(row: Row, folder: Path) -> list[str]:
     from keras_cls.compression.refining import refine
     from keras_cls.data.opening import open_training_data
     from keras_cls.data.pipeline import steps_per_epoch
+    from keras_cls.training.run_folder import RunFolder
 
     images = row.read()
     classifier = row.start(images, folder / "trained")
@@ -195,27 +198,25 @@ def _cells(row: Row, folder: Path) -> list[str]:
     if row.by_layer:
         shares = replace(sparse.technique, by_layer=row.by_layer, allocation="uniform")
         sparse = replace(sparse, technique=shares)
-    plan = {row.pruned or f"{FOLDER.name}/{folder.name}/pruning": sparse}
+    done_before = row.pruned is not None and RunFolder(row.pruned).read_state().finished
+    plan = {row.pruned if done_before else folder / "pruning": sparse}
     if clustering.epochs:
         few = clustering.cluster(row.clusters, pruned=True)
-        plan[f"{FOLDER.name}/{folder.name}/clustering"] = few
+        plan[folder / "clustering"] = few
     if aware.epochs:
         felt = aware.quantize(pruned=True, clustered=clustering.epochs > 0)
-        plan[f"{FOLDER.name}/{folder.name}/quantization"] = felt
+        plan[folder / "quantization"] = felt
     small = classifier
     for run, refinement in plan.items():
-        small = refine(small, data, refinement, FOLDER.parent / run, teacher=classifier)
+        small = refine(small, data, refinement, run, teacher=classifier)
     before = keras_cls.evaluate(classifier, part_of(images, "test"), quiet=True).top1
     weights = 4 * sum(int(np.prod(each.shape)) for each in classifier.model.weights)
     made = folder / "models/int8"
-    version = made / "1"
-    if not version.is_dir():
-        chosen = np.linspace(0, len(images["train_images"]) - 1, 256).astype(int)
-        calibration = list(images["train_images"][chosen])
-        # What it is worth is measured on all images; the bounds are for what nobody measures.
-        version = keras_cls.export(
-            small, made, precision="int8", calibration=calibration, verify="report"
-        )
+    shutil.rmtree(made, ignore_errors=True)  # whatever made it
+    chosen = np.linspace(0, len(images["train_images"]) - 1, 256).astype(int)
+    version = keras_cls.export(
+        small, made, precision="int8", calibration=list(images["train_images"][chosen])
+    )
     size, packed = sizes_of_version(version)
     after = accuracy_of_version(version, data.validation, classifier.preprocessing)
     return [

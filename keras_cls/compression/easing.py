@@ -27,15 +27,26 @@ def ease_dropout(twin: tf_keras.Model, sparsity: Mapping[str, float]) -> None:
         sparsity: the share of zeros that layers have, or will have, by name; none for others.
     """
     left: dict[int, float] = {}
+    eased: dict[int, float] = {}
+    drops = {}
     for step in steps_of(twin):
         given = step.arguments if isinstance(step.arguments, list) else [step.arguments]
         # Behind a joint there is no one layer whose weights would count.
         found = left.get(id(given[0]), 1.0) if len(given) == 1 else 1.0
-        if twin_layers.kernel_of(step.layer) is not None:
+        if _weighs(step.layer):
             found = 1 - sparsity.get(step.layer.name, 0.0)
         left[id(step.output)] = found
         if type(step.layer) in _DROPS:
-            step.layer.rate *= float(np.sqrt(found))
+            drops[id(step.layer)] = step.layer
+            # Of one that is called in several places, the most.
+            eased[id(step.layer)] = max(found, eased.get(id(step.layer), 0.0))
+    for key, layer in drops.items():
+        layer.rate *= float(np.sqrt(eased[key]))
+
+
+def _weighs(layer: tf_keras.layers.Layer) -> bool:
+    """Whether it has weights of its own, beyond those that normalize."""
+    return bool(layer.weights) and not isinstance(layer, tf_keras.layers.BatchNormalization)
 
 
 def found_sparsity(twin: tf_keras.Model) -> dict[str, float]:

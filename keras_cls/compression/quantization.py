@@ -7,7 +7,8 @@ they belong, in one pass.
 
 A map is quantized where its numbers are made, once, behind what a runtime computes in one go with
 it: a convolution's normalization and activation, a sum's ReLU. What only moves numbers (maxima,
-paddings, reshapes, drop path at inference) is not. The input and the outputs are quantized.
+paddings, reshapes, drop path at inference) is not, and a convolution that a normalization across
+channels alone reads is not either. The input and the outputs are quantized.
 """
 
 from collections.abc import Iterable, Iterator
@@ -53,10 +54,11 @@ def quantizable(twin: tf_keras.Model, settings: Quantization | None = None) -> t
     """A model whose kernels and maps are rounded to int8 as they are used, to be trained so.
 
     Kernels of convolutions (depthwise and separable ones too) and dense layers are rounded
-    symmetrically for each output channel, in ``fit`` with the range that they have in that step. A
-    map's range is learnt in training, or from images with :func:`calibrate`; before that the map
-    passes as it is. Biases stay float; so do a kernel that is not trained (whitening) and the
-    weights of other layers. It shares the twin's layers: the twin is used up.
+    symmetrically for each output channel, in ``fit`` with the range that they have in that step.
+    Maps are rounded where an export in int8 rounds them. A map's range is learnt in training, or
+    from images with :func:`calibrate`; before that the map passes as it is. Biases stay float; so
+    do a kernel that is not trained (whitening) and the weights of other layers. It shares the
+    twin's layers: the twin is used up.
 
     Args:
         twin: what :func:`~keras_cls.compression.twin.twin_of` makes; pruned or clustered, trained
@@ -130,32 +132,46 @@ def _quantized_layers(model: tf_keras.Model) -> list["Quantized"]:
 
 
 def _deferred(twin: tf_keras.Model) -> set[int]:
-    """The layers (by id) that leave rounding to what is behind them."""
-    behind: dict[int, list[Step]] = {}
+    """The layers (by id) whose output is not rounded, wherever they are called."""
+    readers: dict[int, list[Step]] = {}
+    maker: dict[int, Step] = {}
     steps = steps_of(twin)
     for step in steps:
-        arguments = step.arguments if isinstance(step.arguments, list) else [step.arguments]
-        for tensor in arguments:
-            behind.setdefault(id(tensor), []).append(step)
+        maker[id(step.output)] = step
+        for tensor in _taken(step):
+            readers.setdefault(id(tensor), []).append(step)
     ends = {id(tensor) for tensor in twin.outputs}
-    deferred = set()
-    precise: set[int] = set()  # outputs that only normalizations across channels read
+    precise: set[int] = set()
+    """Outputs that only normalizations across channels read, which make rounding large."""
+    rounded: set[int] = set()
     for step in reversed(steps):
-        followers = behind.get(id(step.output), [])
-        if not followers or id(step.output) in ends:
-            continue
-        if all(_wants_precise(each.layer) or id(each.output) in precise for each in followers):
-            deferred.add(id(step.layer))
-            if isinstance(step.layer, _MOVES):
-                precise.add(id(step.output))
-        elif len(followers) == 1 and _joins(step.layer, followers[0].layer):
-            deferred.add(id(step.layer))
-    return deferred
+        found = readers.get(id(step.output), []) if id(step.output) not in ends else []
+        wanted = [
+            isinstance(each.layer, twin_layers.LocalResponseNormalization)
+            or id(each.output) in precise
+            for each in found
+        ]
+        if wanted and all(wanted) and _can_be_exact(step, maker):
+            precise.add(id(step.output))
+        elif len(found) != 1 or not _joins(step.layer, found[0].layer):
+            rounded.add(id(step.layer))
+    return {id(step.layer) for step in steps} - rounded
 
 
-def _wants_precise(layer: Any) -> bool:
-    """Whether it would make the rounding of what it reads large, so that int8 leaves that out."""
-    return isinstance(layer, twin_layers.LocalResponseNormalization)
+def _taken(step: Step) -> list[Any]:
+    return step.arguments if isinstance(step.arguments, list) else [step.arguments]
+
+
+def _can_be_exact(step: Step, maker: dict[int, Step]) -> bool:
+    """Whether int8 has it in full: a convolution and what is joined to it; what moves numbers."""
+    layer = step.layer
+    if isinstance(layer, _LINEAR):
+        activation = getattr(layer.activation, "__name__", "")
+        return activation in ("linear", *_RECTIFIERS)
+    if _rectifies(layer):
+        return not isinstance(maker[id(step.arguments)].layer, layers.Add)  # sums are bytes
+    able = (*_MOVES, layers.BatchNormalization, layers.AveragePooling2D, layers.Concatenate)
+    return isinstance(layer, able) and not isinstance(layer, layers.InputLayer)
 
 
 def _joins(layer: Any, follower: Any) -> bool:

@@ -205,8 +205,11 @@ _KINDS: dict[type[Technique], Callable[..., _Wrapped]] = {
 def _wrap(twin: tf_keras.Model, technique: Technique) -> _Wrapped:
     # What clusters start from is drawn.
     keras.utils.set_random_seed(0)
-    planned = planned_sparsity(twin, technique) if isinstance(technique, Pruning) else None
-    ease_dropout(twin, planned or found_sparsity(twin))
+    sparsity = found_sparsity(twin)
+    if isinstance(technique, Pruning):
+        planned = planned_sparsity(twin, technique)
+        sparsity = {n: max(planned.get(n, 0.0), share) for n, share in sparsity.items()}
+    ease_dropout(twin, sparsity)
     try:
         return _KINDS[type(technique)](twin, technique)
     except ConfigError as error:

@@ -13,18 +13,21 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cls.exporting import float_network
-from keras_cls.exporting.byte_formats import ByteFormat
+from keras_cls.exporting.byte_formats import ByteFormat, in_bytes
 from keras_cls.exporting.calibration import batches
 from keras_cls.exporting.float_network import run_all_in_float
 from keras_cls.exporting.int8_network import from_bytes, rounded, to_bytes
-from keras_cls.exporting.nodes import Dense, Fused, Graph, Linear, Node, Shape
+from keras_cls.exporting.nodes import Dense, Fused, Graph, Input, Linear, Node, Shape
 
 _IMAGES = 64
 """Evenly out of all: of a ResNet-20 sixteen are as good as 256."""
 
 
 def bias_corrected(graph: Graph, formats: Mapping[str, ByteFormat], images: np.ndarray) -> Graph:
-    """The same network with biases for bytes: each filter's mean is that of the float network.
+    """The same network with biases for bytes: what each step's rounding moves is taken back.
+
+    Each on its own, for what it takes in the float network: what the steps before it have moved,
+    they take back themselves.
 
     Args:
         graph: fused.
@@ -68,17 +71,17 @@ def _of_mean(linear: Linear, mean: np.ndarray, shape: Shape) -> np.ndarray:
 def _mean_maps(
     graph: Graph, formats: Mapping[str, ByteFormat], images: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By name, the mean over the images of what is held in bytes, and of what they hold."""
+    """By name, the mean over the images of what is read as bytes, and of what these bytes hold."""
 
     @tf.function(autograph=False)
     def sums(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        values = run_all_in_float(graph, batch)
-        exact = {name: tf.reduce_sum(values[name], axis=0) for name in formats}
-        held = {
-            name: tf.reduce_sum(from_bytes(to_bytes(values[name], form), form), axis=0)
-            for name, form in formats.items()
-        }
-        return exact, held
+        exact = run_all_in_float(graph, batch)
+        held = _held(graph, formats, exact)
+        added = [
+            {name: tf.reduce_sum(values[name], axis=0) for name in formats}
+            for values in (exact, held)
+        ]
+        return added[0], added[1]
 
     each = [sums(batch) for batch in batches(images)]
     exact, held = (
@@ -89,3 +92,22 @@ def _mean_maps(
         for part in (0, 1)
     )
     return exact, held
+
+
+def _held(
+    graph: Graph, formats: Mapping[str, ByteFormat], exact: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """What bytes hold of each map, with what was cut off on its way since the last linear step."""
+    of_bytes, shapes = in_bytes(graph), graph.shapes()
+    given: dict[str, tf.Tensor] = {}
+    held: dict[str, tf.Tensor] = {}
+    for node in graph:
+        x = exact[node.name]
+        if not isinstance(node, Input | Fused | Dense):
+            inputs = [given[name] for name in node.inputs]
+            x = float_network.apply(node, inputs, [shapes[name] for name in node.inputs])
+        form = formats.get(node.name)
+        held[node.name] = x if form is None else from_bytes(to_bytes(x, form), form)
+        # What computes in float reads a float map as it is, whoever else wants bytes of it.
+        given[node.name] = held[node.name] if node.name in of_bytes else x
+    return held

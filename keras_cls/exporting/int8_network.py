@@ -139,8 +139,7 @@ def _convolved_to_float(
     values: _Values,
 ) -> tf.Tensor:
     form = values.formats[node.inputs[0]]
-    kernel, bias = _reading(window, form)
-    quantized, high = quantized_kernel(kernel, window)
+    quantized, high, bias = _in_steps(window, form)
     sums = [
         onednn.sums_of_products(
             part,
@@ -172,7 +171,7 @@ def _convolved(
     values: _Values,
 ) -> tf.Tensor:
     form, out = values.formats[node.inputs[0]], values.formats[node.name]
-    kernel, bias = _reading(window, form)
+    quantized, high, bias = _in_steps(window, form)
     # With a sum, oneDNN takes and gives unsigned bytes only, and none below zero.
     written = unsigned(out, positive=node.relu is not None) if node.summand else out
     if written.offset is not None:
@@ -186,7 +185,6 @@ def _convolved(
         if added.offset is not None:
             bias = bias - added.offset
         summand = summand, added.ends
-    quantized, high = quantized_kernel(kernel, window)
     found = [
         onednn.convolution(
             part,
@@ -225,15 +223,36 @@ def unsigned(form: ByteFormat, *, positive: bool = False) -> ByteFormat:
     return ByteFormat(form.step, None if positive else np.asarray(128 * form.step))
 
 
-def _reading(linear: Linear, form: ByteFormat) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias, float64, for bytes of that format without their offset."""
-    kernel = linear.kernel.astype(np.float64)
+def _in_steps(linear: Linear, form: ByteFormat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A linear step for bytes of that format.
+
+    Returns:
+        The kernel in bytes; what 127 stands for by filter, float64 [filters]; and the bias, float64
+        [filters], with what the bytes' offset makes of that kernel, rounded as it is.
+    """
+    kernel, high = quantized_kernel(_per_step(linear, form), linear)
     bias = np.zeros(linear.filters) if linear.bias is None else linear.bias.astype(np.float64)
     if form.offset is not None:
-        bias = bias - linear.of_constant(form.offset)
+        bias = bias - _held(linear, form, kernel, high).of_constant(form.offset)
+    return kernel, high, bias
+
+
+def _per_step(linear: Linear, form: ByteFormat) -> np.ndarray:
+    """The kernel, float64, for what the bytes of each channel count."""
+    kernel = linear.kernel.astype(np.float64)
+    return kernel if form.gain is None else kernel * linear.per_weight(form.gain)
+
+
+def rounded(linear: Linear, form: ByteFormat) -> Linear:
+    """A linear step with its kernel as bytes have it, for numbers in float."""
+    return _held(linear, form, *quantized_kernel(_per_step(linear, form), linear))
+
+
+def _held(linear: Linear, form: ByteFormat, kernel: np.ndarray, high: np.ndarray) -> Linear:
+    held = kernel * linear.per_filter(high / 127)
     if form.gain is not None:
-        kernel = kernel * linear.per_weight(form.gain)
-    return kernel, bias
+        held = held / linear.per_weight(form.gain)
+    return replace(linear, kernel=held.astype(np.float32))
 
 
 def quantized_kernel(kernel: np.ndarray, linear: Linear) -> tuple[np.ndarray, np.ndarray]:
@@ -248,24 +267,14 @@ def quantized_kernel(kernel: np.ndarray, linear: Linear) -> tuple[np.ndarray, np
     return np.rint(kernel / linear.per_filter(high) * 127).astype(np.int8), high
 
 
-def rounded(linear: Linear, form: ByteFormat) -> Linear:
-    """A linear step with its kernel as bytes have it, for numbers in float."""
-    kernel, _ = _reading(linear, form)
-    quantized, high = quantized_kernel(kernel, linear)
-    kernel = quantized * linear.per_filter(high / 127)
-    if form.gain is not None:
-        kernel = kernel / linear.per_weight(form.gain)
-    return replace(linear, kernel=kernel.astype(np.float32))
-
-
 def _has_few_values(kernel: np.ndarray) -> bool:
     """Whether it was clustered: with one step for all filters its bytes are few as well.
 
     That is what packing makes small. Else each filter has a step of its own, which is finer.
     """
     # To a millionth of the largest: folding has rounded what was equal.
-    rounded = np.rint(kernel / max(np.abs(kernel).max(), np.finfo(np.float32).tiny) * 2**20)
-    return len(np.unique(rounded)) <= min(256, kernel.size // 8)
+    found = np.rint(kernel / max(np.abs(kernel).max(), np.finfo(np.float32).tiny) * 2**20)
+    return len(np.unique(found)) <= min(256, kernel.size // 8)
 
 
 def _blocks(
@@ -296,8 +305,7 @@ def _blocks(
 def _(node: nodes.Dense, values: _Values) -> None:
     (source,) = node.inputs
     form = values.formats[source]
-    kernel, bias = _reading(node, form)
-    quantized, high = quantized_kernel(kernel, node)
+    quantized, high, bias = _in_steps(node, form)
     x = values.as_bytes(source)
     shape = values.shapes[source]
     rows = x if len(shape) == 1 else tf.bitcast(tf.reshape(_plain(x), (-1, shape[-1])), x.dtype)

@@ -130,9 +130,12 @@ def int8_network_of(classifier: Classifier, images: PreparedImages, method: Meth
 
 
 def _trained_for_int8(classifier: Classifier) -> bool:
-    """Whether its biases were learnt with rounded kernels and maps, and are right for these."""
+    """Whether its biases were learnt last with rounded kernels and maps, and are right for these.
+
+    ``refine()`` of keras_cls.compression writes what it has done.
+    """
     refined = classifier.training.get("refined", ())
-    return any("Quantization" in each["technique"] for each in refined)
+    return bool(refined) and "Quantization" in refined[-1]["technique"]
 
 
 def _function(classifier: Classifier, logits: Callable[[tf.Tensor], tf.Tensor]) -> Any:

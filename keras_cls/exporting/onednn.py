@@ -23,6 +23,8 @@ GUARD = "int8_needs_TensorFlow_for_x86_with_oneDNN"
 Where it does not even know the operation, it names that alone: _FusedQuantizedConv2D.
 """
 
+_CONVOLUTION, _DEPTHWISE = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"
+
 Range: TypeAlias = tuple[float, float]
 
 
@@ -131,9 +133,6 @@ def sums_of_products(
     types = [tf.qint32, *_RANGE_TYPES]
     made = _node(kind, [x, _bytes_constant(kernel)], [0, 1, -1, 1], [], attributes, types)
     return tf.bitcast(made, tf.int32)
-
-
-_CONVOLUTION, _DEPTHWISE = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"
 
 
 def _window(

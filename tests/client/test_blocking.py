@@ -198,7 +198,7 @@ def test_retries_go_on_until_the_timeout(retries):
         start = time.monotonic()
         with pytest.raises(ServingError):
             client.status()
-        assert 1.7 < time.monotonic() - start < 20
+        assert 1.7 < time.monotonic() - start < 3.8
 
 
 def test_pauses_grow_to_a_limit():

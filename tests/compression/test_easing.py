@@ -6,6 +6,7 @@ import pytest
 import tf_keras
 
 from keras_cls.classifier import Classifier
+from keras_cls.compression import twin_layers
 from keras_cls.compression.easing import ease_dropout, found_sparsity
 from keras_cls.compression.pruning import planned_sparsity
 from keras_cls.compression.settings import Pruning
@@ -44,9 +45,28 @@ def test_rates_fall_with_the_root_of_what_is_left_before_them():
 def test_branches_are_dropped_as_often_as_before():
     model = network()
     twin = twin_of(model)
-    drop = type("Other", (tf_keras.layers.Dropout,), {})(0.5)
+    drop = twin_layers.DropPath(0.5)
     deeper = tf_keras.Model(twin.inputs, drop(twin.outputs[0]))
     ease_dropout(deeper, {"logits": 0.75})
+    assert drop.rate == 0.5
+
+
+def test_a_layer_that_is_called_twice_is_eased_once():
+    inputs = x = tf_keras.Input((8,))
+    drop = tf_keras.layers.Dropout(0.5)
+    for name in ("first", "second"):
+        x = drop(tf_keras.layers.Dense(8, name=name)(x))
+    twin = tf_keras.Model(inputs, x)
+    ease_dropout(twin, {"first": 0.75, "second": 0.96})
+    assert drop.rate == pytest.approx(0.25)
+
+
+def test_a_depthwise_layer_is_as_dense_as_ever():
+    inputs = tf_keras.Input((8, 8, 3))
+    x = tf_keras.layers.Conv2D(8, 1, name="conv")(inputs)
+    drop = tf_keras.layers.Dropout(0.5)
+    twin = tf_keras.Model(inputs, drop(tf_keras.layers.DepthwiseConv2D(3)(x)))
+    ease_dropout(twin, {"conv": 0.75})
     assert drop.rate == 0.5
 
 
@@ -72,3 +92,12 @@ def test_a_trainee_drops_less_and_its_classifier_as_before():
     assert rates(trainee.network)["of_fc"] == pytest.approx(0.25)
     trainee.hand_over()
     assert classifier.model.get_layer("of_fc").rate == 0.5
+
+
+def test_zeros_of_before_count_where_no_more_are_asked_for():
+    classifier = Classifier(network(), list("abcd"), Preprocessing(size=(8, 8)))
+    kernel = classifier.model.get_layer("fc").kernel
+    kernel.assign(kernel.numpy() * (np.arange(288) % 4 == 0)[:, None])
+    pruning = Pruning(0.5, by_layer={"fc": 0})
+    trainee = TwinTrainee(classifier, pruning, steps=2, learning_rate=0.1)
+    assert rates(trainee.network)["of_fc"] == pytest.approx(0.25)

@@ -100,6 +100,57 @@ def test_what_is_normalized_across_channels_is_rounded_behind_that_alone() -> No
     assert sorted(ranges_of(twin)) == ["images", "logits", "norm1", "norm2"]
 
 
+def _conv_relu(x, name):
+    x = layers.Conv2D(8, 3, padding="same", name=f"{name}_conv")(x)
+    return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_norm")(x))
+
+
+def _sum(x):
+    x = layers.Add(name="sum")([_conv_relu(x, "left"), _conv_relu(x, "right")])
+    return LocalResponseNormalization(name="lrn")(layers.ReLU(name="sum_relu")(x))
+
+
+def _two_readers(x):
+    x = _conv_relu(x, "one")
+    y = LocalResponseNormalization(name="lrn")(x)
+    return layers.Concatenate(name="join")([layers.Conv2D(8, 1, name="reader")(x), y])
+
+
+def _joined(x):
+    x = layers.Concatenate(name="join")([_conv_relu(x, "left"), _conv_relu(x, "right")])
+    return LocalResponseNormalization(name="lrn")(layers.AveragePooling2D(2, name="mean")(x))
+
+
+def _curved(x):
+    x = layers.Conv2D(8, 3, activation="silu", name="curved")(x)
+    return LocalResponseNormalization(name="lrn")(x)
+
+
+def _called_twice(x):
+    conv = layers.Conv2D(4, 3, padding="same", name="shared")
+    x = LocalResponseNormalization(name="lrn")(conv(x))
+    return layers.Conv2D(8, 1, name="reader")(conv(x))
+
+
+@pytest.mark.parametrize(
+    ("body", "rounded"),
+    [
+        (_sum, {"left_relu", "right_relu", "sum_relu", "lrn"}),
+        (_two_readers, {"one_relu", "reader", "lrn", "join"}),
+        (_joined, {"lrn"}),
+        (_curved, {"curved", "lrn"}),
+        (_called_twice, {"shared", "reader", "lrn"}),
+    ],
+)
+def test_only_what_int8_has_in_full_is_not_rounded(body, rounded) -> None:
+    inputs = keras.Input((8, 8, 4), name="images")
+    x = layers.Flatten(name="flat")(body(inputs))
+    model = keras.Model(inputs, layers.Dense(7, name="logits")(x), name="sample")
+    twin = quantizable(twin_of(model))
+    calibrate(twin, [np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype("float32")])
+    assert set(ranges_of(twin)) == {"images", "logits", *rounded}
+
+
 def test_values_lie_on_the_steps() -> None:
     model, images = sample(layers.Conv2D(8, 3, name="conv"))
     twin = quantizable(twin_of(model))

@@ -226,7 +226,7 @@ def small_server(base_path):
 @pytest.mark.parametrize("signature", ["", "probabilities"])
 def test_bombs_are_refused_in_no_time(stubs, name, signature):
     image = tf.io.encode_png(image_of(3)).numpy()
-    start = time.monotonic()
+    start = time.process_time()
     code, text = refusal(stubs, request_for(signature, image_bytes=[image, BOMBS[name]]))
     assert code == "INVALID_ARGUMENT"
     pixels = image_pixels(BOMBS[name])
@@ -234,7 +234,7 @@ def test_bombs_are_refused_in_no_time(stubs, name, signature):
         f"image 1 would have {pixels} pixels, and this server takes 100000000 at most: "
         "send it smaller"
     )
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 1
 
 
 def test_bombs_in_examples(stubs, small_server):
