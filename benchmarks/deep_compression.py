@@ -3,8 +3,8 @@
 ``python -m benchmarks deep_compression``: LeNet-5 as Caffe has it, on MNIST, pruned to the shares
 of the paper's Table 3, but for ip1, which bears 96.5 %; ``alexnet`` at 67 pixels on CIFAR-10, to
 those of its Table 4, but for fc7, which is most of it there and bears 97 %; ``resnet56_cifar10``.
-Each is pruned, its kernels then made of a few values, trained for int8 where that helps, exported
-in int8, and packed by a standard compressor (xz). The ratio is that of the weights in float32, as
+Each is pruned, its kernels then made of a few values, exported in int8, and packed by a standard
+compressor (xz). The ratio is that of the weights in float32, as
 in the paper, to the packed file that loads and serves: everything in it counts, the graph and the
 preprocessing too. All that is trained stays in ``.bench/deep_compression``; a second call goes on
 there. ResNet-56 is pruned as ``compression_cost`` does it, and not again where that has done so.
@@ -47,8 +47,7 @@ class Row:
         sparsity: of all kernels but those ``by_layer``.
         by_layer: the sparsity of some; empty to divide the zeros by layer-adaptive magnitude.
         clusters: values that each kernel is left with.
-        epochs: of pruning, of clustering, of training for int8 (0: not trained for it; it would
-            spread clusters again).
+        epochs: of pruning, and of clustering.
         pruned: a run of another benchmark that prunes it so, used where it has ended.
     """
 
@@ -59,7 +58,7 @@ class Row:
     sparsity: float
     by_layer: dict[str, float]
     clusters: int
-    epochs: tuple[int, int, int]
+    epochs: tuple[int, int]
     pruned: Path | None = None
 
 
@@ -132,7 +131,7 @@ ROWS = {
         0.96,
         {"conv1": 0.34, "conv2": 0.88, "ip1": 0.965, "ip2": 0.81},
         16,
-        (16, 6, 0),
+        (16, 6),
     ),
     "resnet56": Row(
         "resnet56_cifar10",
@@ -142,7 +141,7 @@ ROWS = {
         0.5,
         {},
         32,
-        (compression_cost.NETWORKS["resnet56"][0], 1, 0),
+        (compression_cost.NETWORKS["resnet56"][0], 1),
         compression_cost.FOLDER / "resnet56/half/refined/50-zeros",
     ),
     "alexnet": Row(
@@ -156,7 +155,7 @@ ROWS = {
             **{"fc6": 0.91, "fc7": 0.97, "logits": 0.75},
         },
         32,
-        (3, 1, 0),
+        (3, 1),
     ),
 }
 
@@ -193,19 +192,16 @@ def _cells(row: Row, folder: Path) -> list[str]:
         seed=0,
     )
     steps = steps_per_epoch(data.train, BATCH)
-    pruning, clustering, aware = (Training(epochs, BATCH, steps) for epochs in row.epochs)
+    pruning, clustering = (Training(epochs, BATCH, steps) for epochs in row.epochs)
     sparse = pruning.prune(row.sparsity)
     if row.by_layer:
         shares = replace(sparse.technique, by_layer=row.by_layer, allocation="uniform")
         sparse = replace(sparse, technique=shares)
     done_before = row.pruned is not None and RunFolder(row.pruned).read_state().finished
-    plan = {row.pruned if done_before else folder / "pruning": sparse}
-    if clustering.epochs:
-        few = clustering.cluster(row.clusters, pruned=True)
-        plan[folder / "clustering"] = few
-    if aware.epochs:
-        felt = aware.quantize(pruned=True, clustered=clustering.epochs > 0)
-        plan[folder / "quantization"] = felt
+    plan = {
+        row.pruned if done_before else folder / "pruning": sparse,
+        folder / "clustering": clustering.cluster(row.clusters, pruned=True),
+    }
     small = classifier
     for run, refinement in plan.items():
         small = refine(small, data, refinement, run, teacher=classifier)
