@@ -61,12 +61,7 @@ def main() -> None:
     if strange := set(chosen) - {climb.name for climb in _climbs(names[0])}:
         raise SystemExit(f"BENCH_CLIMBS: bytes, half and fifth there are; found {sorted(strange)}")
     images = read_cifar(data_folder("cifar10"))
-    order = [
-        (f"{name}_cifar10", row)
-        for name in NETWORKS
-        for climb in _climbs(name)
-        for row in climb.rows
-    ]
+    order = [f"{name}_cifar10" for name in NETWORKS]
     rows = {(row[0], row[1]): row for row in rows_between(document, mark)}
     for name in names:
         for climb in _climbs(name):
@@ -74,7 +69,7 @@ def main() -> None:
                 continue
             rows |= {(row[0], row[1]): row for row in _rows(name, climb, images)}
             # What is known stands there, whatever becomes of the rest.
-            table = [rows[key] for key in order if key in rows]
+            table = sorted(rows.values(), key=lambda row: order.index(row[0]))
             write_between(document, mark, markdown_table(header, table, "|".join(header[2:])))
 
 
