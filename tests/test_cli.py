@@ -211,6 +211,7 @@ def test_a_users_mistake_is_one_line(tmp_path, monkeypatch, capfd, arguments, me
     assert not list(tmp_path.glob("runs/*")), "no folder of a run that never began"
 
 
+@pytest.mark.slow
 def test_an_export_goes_into_a_folder_of_its_own(tmp_path, photos, saved, capfd):
     assert "other things, such as" in refused_here(capfd, "export", saved, "--to", photos)
     assert main(["export", str(saved), "--to", str(tmp_path / "m")]) == 0

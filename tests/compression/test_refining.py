@@ -91,6 +91,7 @@ def test_zeros_and_clusters_outlast_all_that_follows(classifier, images, tmp_pat
         assert len(np.unique(kernel)) <= 8
 
 
+@pytest.mark.slow
 def test_a_teacher_is_listened_to(classifier, images, tmp_path) -> None:
     refinement = Refinement(Quantization(), epochs=1, batch_size=32)
     found = [

@@ -121,6 +121,7 @@ def test_arrays_and_manifests_agree(classifier, photos):
     assert of_arrays.to_dict()["per_class"] == evaluate(classifier, photos).to_dict()["per_class"]
 
 
+@pytest.mark.slow
 def test_crops_and_ensembles_average_sigmoids(classifier, photos):
     files, targets = files_and_targets(photos)
     other = small_classifier(multi_label=True, seed=1, crop=0.8)

@@ -128,6 +128,7 @@ class TestFallback:
         assert np.abs(found - wanted).max() < 1e-5
         assert sorted(entry.name for entry in (tmp_path / "m").iterdir()) == ["3", "4", "5"]
 
+    @pytest.mark.slow
     def test_neither_is_published_where_one_is_refused(self, classifier, tmp_path, monkeypatch):
         monkeypatch.setitem(BOUNDS, "int8", Bounds(-1.0, -1.0, -1.0, -1.0))
         with pytest.raises(ExportError, match="does not agree"):

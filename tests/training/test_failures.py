@@ -117,6 +117,7 @@ def test_a_diverging_run_names_the_step(tmp_path: Path, wild: str) -> None:
     assert "Lower the learning rate" in message
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_later_keeps_its_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

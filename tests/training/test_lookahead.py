@@ -36,6 +36,7 @@ def trainee(lookahead: Lookahead | None) -> Trainee:
     return Trainee(classifier, recipe, steps=STEPS, batch_size=4)
 
 
+@pytest.mark.slow
 def test_the_copy_and_the_network_are_those_of_numpy() -> None:
     """A step of the plain trainee, from the same weights, is what lies between two of its own."""
     batches = [

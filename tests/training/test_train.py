@@ -194,6 +194,7 @@ class TestImagesInMemory:
         assert same_weights(tmp_path / "whole", tmp_path / "stopped")
         assert not same_weights(tmp_path / "whole", tmp_path / "held")
 
+    @pytest.mark.slow
     def test_it_says_so_where_memory_no_longer_suffices(
         self, tmp_path, photos, monkeypatch, capsys
     ):
@@ -239,6 +240,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert not list((tmp_path / "run").rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_shuffled_validation_dataset_is_judged_in_one_pass(tmp_path):
     images, targets = digits(300)
     dataset = tf.data.Dataset.from_tensor_slices((images[..., None], targets))
@@ -375,6 +377,7 @@ def test_a_refused_argument_can_be_put_right_on_the_same_folder(tmp_path):
     train("lenet5", digits(60), run_dir=tmp_path / "run", **QUICK)
 
 
+@pytest.mark.slow
 def test_progress_is_one_line_an_epoch_where_there_is_no_terminal(tmp_path):
     code = textwrap.dedent(
         f"""
