@@ -30,9 +30,8 @@ def ease_dropout(twin: tf_keras.Model, sparsity: Mapping[str, float]) -> None:
     eased: dict[int, float] = {}
     drops = {}
     for step in steps_of(twin):
-        given = step.arguments if isinstance(step.arguments, list) else [step.arguments]
         # Behind a joint there is no one layer whose weights would count.
-        found = left.get(id(given[0]), 1.0) if len(given) == 1 else 1.0
+        found = left.get(id(step.taken[0]), 1.0) if len(step.taken) == 1 else 1.0
         if _weighs(step.layer):
             found = 1 - sparsity.get(step.layer.name, 0.0)
         left[id(step.output)] = found

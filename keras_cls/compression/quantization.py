@@ -138,7 +138,7 @@ def _deferred(twin: tf_keras.Model) -> set[int]:
     steps = steps_of(twin)
     for step in steps:
         maker[id(step.output)] = step
-        for tensor in _taken(step):
+        for tensor in step.taken:
             readers.setdefault(id(tensor), []).append(step)
     ends = {id(tensor) for tensor in twin.outputs}
     precise: set[int] = set()
@@ -156,10 +156,6 @@ def _deferred(twin: tf_keras.Model) -> set[int]:
         elif len(found) != 1 or not _joins(step.layer, found[0].layer):
             rounded.add(id(step.layer))
     return {id(step.layer) for step in steps} - rounded
-
-
-def _taken(step: Step) -> list[Any]:
-    return step.arguments if isinstance(step.arguments, list) else [step.arguments]
 
 
 def _can_be_exact(step: Step, maker: dict[int, Step]) -> bool:

@@ -21,6 +21,11 @@ class Step:
     arguments: Any
     output: Any
 
+    @property
+    def taken(self) -> list[Any]:
+        """The tensors that it was called with, however many; an input's is None."""
+        return self.arguments if isinstance(self.arguments, list) else [self.arguments]
+
 
 def steps_of(model: tf_keras.Model) -> list[Step]:
     """A model's steps, each behind those that it takes from; its inputs are steps too.

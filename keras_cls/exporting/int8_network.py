@@ -112,11 +112,10 @@ def _in_float(node: Node, values: _Values) -> None:
 def _(node: nodes.Fused, values: _Values) -> None:
     window = node.linear
     assert isinstance(window, nodes.Windowed)
-    x, padding = _read_by(window, node.inputs[0], values)
     if node.name in values.of_bytes:
-        values.keep_bytes(node.name, _convolved(node, window, x, padding, values))
+        values.keep_bytes(node.name, _convolved(node, window, values))
     else:
-        values.keep_float(node.name, _convolved_to_float(node, window, x, padding, values))
+        values.keep_float(node.name, _convolved_to_float(node, window, values))
 
 
 def _read_by(
@@ -131,13 +130,8 @@ def _read_by(
     return values.as_bytes(source), window_padding(window, values.shapes[source])
 
 
-def _convolved_to_float(
-    node: nodes.Fused,
-    window: nodes.Windowed,
-    x: tf.Tensor,
-    padding: str | list[tuple[int, int]],
-    values: _Values,
-) -> tf.Tensor:
+def _convolved_to_float(node: nodes.Fused, window: nodes.Windowed, values: _Values) -> tf.Tensor:
+    x, padding = _read_by(window, node.inputs[0], values)
     form = values.formats[node.inputs[0]]
     quantized, high, bias = _in_steps(window, form)
     sums = [
@@ -163,13 +157,8 @@ def _groups(window: nodes.Windowed) -> int:
     return window.groups if isinstance(window, nodes.Convolution) else 1
 
 
-def _convolved(
-    node: nodes.Fused,
-    window: nodes.Windowed,
-    x: tf.Tensor,
-    padding: str | list[tuple[int, int]],
-    values: _Values,
-) -> tf.Tensor:
+def _convolved(node: nodes.Fused, window: nodes.Windowed, values: _Values) -> tf.Tensor:
+    x, padding = _read_by(window, node.inputs[0], values)
     form, out = values.formats[node.inputs[0]], values.formats[node.name]
     quantized, high, bias = _in_steps(window, form)
     # With a sum, oneDNN takes and gives unsigned bytes only, and none below zero.
