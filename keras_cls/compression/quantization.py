@@ -393,6 +393,11 @@ def _observing() -> Iterator[None]:
         _OBSERVING.reset(token)
 
 
+_WEIGHT_BITS = 7
+"""What exports in int8 give a kernel (a depthwise one often eight): oneDNN on every processor sums
+such products without loss."""
+
+
 def _kernel_rounding(settings: Quantization) -> Any:
     """A new one for each layer: some keep notes of it."""
     from tensorflow_model_optimization.python.core.quantization.keras.collab_opts import (
@@ -405,15 +410,20 @@ def _kernel_rounding(settings: Quantization) -> Any:
 
     if settings.preserve_clusters:
         kind = cluster_preserve.cluster_preserve_quantize_registry
-        return kind.ClusterPreserveDefault8BitConvWeightsQuantizer(settings.preserve_sparsity)
-    if settings.preserve_sparsity:
+        found = kind.ClusterPreserveDefault8BitConvWeightsQuantizer(settings.preserve_sparsity)
+    elif settings.preserve_sparsity:
         registry = prune_preserve.prune_preserve_quantize_registry
-        return registry.PrunePreserveDefault8BitConvWeightsQuantizer()
-    return default_8bit_quantizers.Default8BitConvWeightsQuantizer()
+        found = registry.PrunePreserveDefault8BitConvWeightsQuantizer()
+    else:
+        found = default_8bit_quantizers.Default8BitConvWeightsQuantizer()
+    found.num_bits = _WEIGHT_BITS
+    return found
 
 
 def _depthwise_rounding() -> Any:
-    return _DepthwiseRounding(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+    return _DepthwiseRounding(
+        num_bits=_WEIGHT_BITS, per_axis=True, symmetric=True, narrow_range=True
+    )
 
 
 class _DepthwiseRounding(tfmot.quantization.keras.quantizers.LastValueQuantizer):

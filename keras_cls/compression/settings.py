@@ -142,7 +142,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Training that feels the steps of int8: -127 to 127 in each channel of a kernel, 256 in maps.
+    """Training that feels the steps of int8: -63 to 63 in each channel of a kernel, 256 in maps.
 
     Attributes:
         preserve_sparsity: zeros of the kernels stay zeros: for a twin that was pruned before.

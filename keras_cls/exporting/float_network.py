@@ -63,6 +63,9 @@ def _(node: nodes.Convolution, inputs: list[tf.Tensor], shapes: list[Shape]) -> 
         window_padding(node, shapes[0]),
         dilations=node.dilations,
     )
+    if node.groups > 1 and node.bias is not None:
+        # Where oneDNN is off, the optimizer joins a bias_add to it, for which there is no kernel.
+        return found + tf.constant(node.bias, x.dtype)
     return _biased(found, node.bias)
 
 

@@ -133,7 +133,7 @@ def _read_by(
 def _convolved_to_float(node: nodes.Fused, window: nodes.Windowed, values: _Values) -> tf.Tensor:
     x, padding = _read_by(window, node.inputs[0], values)
     form = values.formats[node.inputs[0]]
-    quantized, high, bias = _in_steps(window, form)
+    quantized, scale, bias = _in_steps(window, form)
     sums = [
         onednn.sums_of_products(
             part,
@@ -148,7 +148,7 @@ def _convolved_to_float(node: nodes.Fused, window: nodes.Windowed, values: _Valu
     exact = tf.cast(sums[0] if len(sums) == 1 else tf.concat(sums, axis=-1), tf.float32)
     shapes = [values.shapes[node.name]]
     found = float_network.apply(
-        nodes.Affine(node.name, (), form.step * high / 127, bias), [exact], shapes
+        nodes.Affine(node.name, (), form.step * scale, bias), [exact], shapes
     )
     return found if node.relu is None else float_network.apply(node.relu, [found], shapes)
 
@@ -160,7 +160,7 @@ def _groups(window: nodes.Windowed) -> int:
 def _convolved(node: nodes.Fused, window: nodes.Windowed, values: _Values) -> tf.Tensor:
     x, padding = _read_by(window, node.inputs[0], values)
     form, out = values.formats[node.inputs[0]], values.formats[node.name]
-    quantized, high, bias = _in_steps(window, form)
+    quantized, scale, bias = _in_steps(window, form)
     # With a sum, oneDNN takes and gives unsigned bytes only, and none below zero.
     written = unsigned(out, positive=node.relu is not None) if node.summand else out
     if written.offset is not None:
@@ -179,7 +179,7 @@ def _convolved(node: nodes.Fused, window: nodes.Windowed, values: _Values) -> tf
             part,
             form.ends,
             each,
-            high[of_filters],
+            scale[of_filters],
             bias[of_filters].astype(np.float32),
             strides=window.strides,
             padding=padding,
@@ -216,14 +216,14 @@ def _in_steps(linear: Linear, form: ByteFormat) -> tuple[np.ndarray, np.ndarray,
     """A linear step for bytes of that format.
 
     Returns:
-        The kernel in bytes; what 127 stands for by filter, float64 [filters]; and the bias, float64
+        The kernel in bytes; what one stands for by filter, float64 [filters]; and the bias, float64
         [filters], with what the bytes' offset makes of that kernel, rounded as it is.
     """
-    kernel, high = quantized_kernel(_per_step(linear, form), linear)
+    kernel, scale = quantized_kernel(_per_step(linear, form), linear, signed=form.signed)
     bias = np.zeros(linear.filters) if linear.bias is None else linear.bias.astype(np.float64)
     if form.offset is not None:
-        bias = bias - _held(linear, form, kernel, high).of_constant(form.offset)
-    return kernel, high, bias
+        bias = bias - _held(linear, form, kernel, scale).of_constant(form.offset)
+    return kernel, scale, bias
 
 
 def _per_step(linear: Linear, form: ByteFormat) -> np.ndarray:
@@ -234,26 +234,39 @@ def _per_step(linear: Linear, form: ByteFormat) -> np.ndarray:
 
 def rounded(linear: Linear, form: ByteFormat) -> Linear:
     """A linear step with its kernel as bytes have it, for numbers in float."""
-    return _held(linear, form, *quantized_kernel(_per_step(linear, form), linear))
+    kernel, scale = quantized_kernel(_per_step(linear, form), linear, signed=form.signed)
+    return _held(linear, form, kernel, scale)
 
 
-def _held(linear: Linear, form: ByteFormat, kernel: np.ndarray, high: np.ndarray) -> Linear:
-    held = kernel * linear.per_filter(high / 127)
+def _held(linear: Linear, form: ByteFormat, kernel: np.ndarray, scale: np.ndarray) -> Linear:
+    held = kernel * linear.per_filter(scale)
     if form.gain is not None:
         held = held / linear.per_weight(form.gain)
     return replace(linear, kernel=held.astype(np.float32))
 
 
-def quantized_kernel(kernel: np.ndarray, linear: Linear) -> tuple[np.ndarray, np.ndarray]:
-    """A kernel in bytes, int8, and what 127 stands for by filter, float64 [filters]."""
-    axes = (0, 1) if isinstance(linear, nodes.Depthwise) else tuple(range(kernel.ndim - 1))
+def quantized_kernel(
+    kernel: np.ndarray, linear: Linear, *, signed: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """A kernel in bytes, int8, and what one stands for by filter, float64 [filters].
+
+    Args:
+        kernel: float64, for what the bytes of each channel count.
+        linear: whose kernel it is.
+        signed: whether it reads bytes -127 to 127.
+    """
+    depthwise = isinstance(linear, nodes.Depthwise)
+    axes = (0, 1) if depthwise else tuple(range(kernel.ndim - 1))
     high = np.abs(kernel).max(axis=axes).reshape(-1)
     folded = np.ones(len(high)) if linear.folded is None else np.abs(linear.folded)
     plain = np.divide(high, folded, out=np.zeros_like(high), where=folded > 0)
     if _has_few_values(kernel / linear.per_filter(np.where(folded > 0, folded, 1))):
         high = folded * plain.max()
-    high = np.maximum(high, np.finfo(np.float32).tiny * 127)
-    return np.rint(kernel / linear.per_filter(high) * 127).astype(np.int8), high
+    largest, step = onednn.exact_weights(
+        signed=signed, convolution=isinstance(linear, nodes.Windowed), depthwise=depthwise
+    )
+    scale = np.maximum(high / largest, np.finfo(np.float32).tiny)
+    return step * np.rint(kernel / linear.per_filter(step * scale)).astype(np.int8), scale
 
 
 def _has_few_values(kernel: np.ndarray) -> bool:
@@ -294,11 +307,11 @@ def _blocks(
 def _(node: nodes.Dense, values: _Values) -> None:
     (source,) = node.inputs
     form = values.formats[source]
-    quantized, high, bias = _in_steps(node, form)
+    quantized, scale, bias = _in_steps(node, form)
     x = values.as_bytes(source)
     shape = values.shapes[source]
     rows = x if len(shape) == 1 else tf.bitcast(tf.reshape(_plain(x), (-1, shape[-1])), x.dtype)
-    found = onednn.matrix_product(rows, form.ends, quantized, high, bias.astype(np.float32))
+    found = onednn.matrix_product(rows, form.ends, quantized, scale, bias.astype(np.float32))
     if len(shape) > 1:
         found = tf.reshape(found, (-1, *shape[:-1], node.filters))
     values.keep_float(node.name, found)

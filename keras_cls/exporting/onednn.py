@@ -1,15 +1,17 @@
 """TensorFlow's oneDNN operations on bytes, which its own optimizer writes for quantized graphs.
 
 Their kernels are in TensorFlow's builds with oneDNN, those for x86, and in TensorFlow Serving's.
-They run whether TF_ENABLE_ONEDNN_OPTS is 0 or 1, unlike those of tf.raw_ops with similar names.
-They have no Python functions, so they are written as nodes of the graph.
+They run whether TF_ENABLE_ONEDNN_OPTS is 0 or 1, unlike those of tf.raw_ops with similar names,
+which cut means off instead of rounding them where it is 0: so by default on processors without
+VNNI. They have no Python functions, so they are written as nodes of the graph.
 
-Source: mkl_conv_ops.cc and mkl_qmatmul_op.cc in tensorflow/core/kernels/mkl of TensorFlow 2.21.
+Source: mkl_conv_ops.cc, mkl_qmatmul_op.cc, mkl_avgpooling_op.cc, mkl_maxpooling_op.cc and
+mkl_quantize_op.cc in tensorflow/core/kernels/mkl of TensorFlow 2.21.
 """
 
 import platform
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +28,32 @@ Where it does not even know the operation, it names that alone: _FusedQuantizedC
 _CONVOLUTION, _DEPTHWISE = "_FusedQuantizedConv2D", "_FusedQuantizedDepthwiseConv2D"
 
 Range: TypeAlias = tuple[float, float]
+
+
+class Weights(NamedTuple):
+    """The bytes that a kernel may hold: multiples of ``step`` from ``-largest`` to ``largest``."""
+
+    largest: int
+    step: int = 1
+
+
+def exact_weights(*, signed: bool, convolution: bool = True, depthwise: bool = False) -> Weights:
+    """The weights with which every x86 processor finds the same sums of products.
+
+    Without VNNI, oneDNN adds two products in 16 bits, where 2 * 255 * 127 has no room: what is
+    larger is cut off, and a network loses percents of its accuracy. Behind signed bytes it halves
+    a convolution's weights instead, and rounds them once more. Seven bits of weight are exact in
+    both cases; eight are where each product stands alone.
+    (oneDNN's developer guide, "Nuances of int8 computations".)
+
+    Args:
+        signed: whether the products are with bytes -127 to 127, and not 0 to 255.
+        convolution: whether it is one, and no matrix product.
+        depthwise: whether it is one of each channel on its own.
+    """
+    if signed and convolution:
+        return Weights(126, 2)
+    return Weights(127) if depthwise else Weights(63)
 
 
 def require() -> None:
@@ -49,8 +77,8 @@ def _computes() -> bool:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         fed = tf.compat.v1.placeholder(tf.float32, (1, 16))
         pixels = quantize(fed, (0.0, 255.0), tf.quint8)
-        kernel, high, bias = np.ones((16, 16), np.int8), np.full(16, 127.0), np.zeros(16)
-        product = matrix_product(pixels, (0.0, 255.0), kernel, high, bias)
+        kernel, scale, bias = np.ones((16, 16), np.int8), np.ones(16), np.zeros(16)
+        product = matrix_product(pixels, (0.0, 255.0), kernel, scale, bias)
         return bool(np.allclose(session.run(product, {fed: np.ones((1, 16))}), 16))
 
 
@@ -58,7 +86,7 @@ def convolution(
     x: tf.Tensor,
     x_range: Range,
     kernel: np.ndarray,
-    kernel_high: np.ndarray,
+    scale: np.ndarray,
     bias: np.ndarray,
     *,
     strides: tuple[int, int],
@@ -74,8 +102,8 @@ def convolution(
     Args:
         x: quint8 or qint8 [N, H, W, C].
         x_range: what the ends of its bytes stand for.
-        kernel: int8 [kh, kw, C, filters], or [kh, kw, C, m] where depthwise.
-        kernel_high: float [filters], what 127 stands for.
+        kernel: int8 [kh, kw, C, filters], or [kh, kw, C, m] where depthwise, of exact weights.
+        scale: float [filters], what one stands for in the kernel.
         bias: float32 [filters].
         strides: rows and columns.
         padding: ``"SAME"``, ``"VALID"``, or rows and columns for each axis.
@@ -91,7 +119,7 @@ def convolution(
     """
     out_type, out_range = output
     tensors = [x, _bytes_constant(kernel), tf.constant(bias, tf.float32)]
-    ranges = [*x_range, -kernel_high, kernel_high]
+    ranges = [*x_range, -127 * scale, 127 * scale]
     if summand is not None:
         tensors.append(summand[0])
         ranges += summand[1]
@@ -118,7 +146,7 @@ def sums_of_products(
 
     Args:
         x: quint8 or qint8 [N, H, W, C].
-        kernel: int8 [kh, kw, C, filters], or [kh, kw, C, m] where depthwise.
+        kernel: int8 [kh, kw, C, filters], or [kh, kw, C, m] where depthwise, of exact weights.
         strides: rows and columns.
         padding: ``"SAME"``, ``"VALID"``, or rows and columns for each axis.
         dilations: rows and columns.
@@ -157,15 +185,15 @@ def _window(
 
 
 def matrix_product(
-    x: tf.Tensor, x_range: Range, kernel: np.ndarray, kernel_high: np.ndarray, bias: np.ndarray
+    x: tf.Tensor, x_range: Range, kernel: np.ndarray, scale: np.ndarray, bias: np.ndarray
 ) -> tf.Tensor:
     """float32 [N, filters] of quint8 or qint8 [N, C] and int8 [C, filters].
 
     Args:
         x: what is multiplied.
         x_range: what the ends of its bytes stand for.
-        kernel: int8 [C, filters].
-        kernel_high: float [filters], what 127 stands for.
+        kernel: int8 [C, filters], of exact weights.
+        scale: float [filters], what one stands for in the kernel.
         bias: float32 [filters].
     """
     attributes = {
@@ -182,61 +210,56 @@ def matrix_product(
         "output_quant_mode": _text("SCALED"),
     }
     tensors = [x, _bytes_constant(kernel), tf.constant(bias, tf.float32)]
-    ranges = [*x_range, -kernel_high, kernel_high]
+    ranges = [*x_range, -127 * scale, 127 * scale]
     fused = ["BiasAdd", "Dequantize"]
     return _node("_QuantizedMatMul", tensors, ranges, fused, attributes, [tf.float32])
 
 
 def max_pool(x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str) -> tf.Tensor:
     """The largest byte of each window, quint8 or qint8 as ``x`` is."""
-    return tf.raw_ops.QuantizedMaxPool(**_pool(x, size, strides, padding)).output
+    return _pool("_MklQuantizedMaxPool", x, size, strides, padding)
 
 
 def average_pool(
     x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str
 ) -> tf.Tensor:
     """The mean of each window without what lies beyond the map, rounded to a byte."""
-    return tf.raw_ops.QuantizedAvgPool(**_pool(x, size, strides, padding)).output
+    return _pool("_MklQuantizedAvgPool", x, size, strides, padding)
 
 
 def _pool(
-    x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str
-) -> dict[str, object]:
-    # Bytes stay bytes: what their ends stand for is only handed on.
-    return {
-        "input": x,
-        "min_input": 0.0,
-        "max_input": 1.0,
-        "ksize": (1, *size, 1),
-        "strides": (1, *strides, 1),
-        "padding": padding.upper(),
+    kind: str, x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str
+) -> tf.Tensor:
+    attributes = {
+        "T": _type(x.dtype),
+        "ksize": _numbers((1, *size, 1)),
+        "strides": _numbers((1, *strides, 1)),
+        "padding": _text(padding.upper()),
     }
+    # Bytes stay bytes: what their ends stand for is only handed on.
+    return _made(kind, [x, 0.0, 1.0], [x.dtype, *_RANGE_TYPES], attributes)
 
 
 def quantize(x: tf.Tensor, ends: Range, dtype: tf.DType) -> tf.Tensor:
     """float32 -> the nearest bytes around zero, whose ends stand for these; halves to even."""
-    low, high = ends
-    return tf.raw_ops.QuantizeV2(
-        input=x,
-        min_range=low,
-        max_range=high,
-        T=dtype,
-        mode="SCALED",
-        round_mode="HALF_TO_EVEN",
-        narrow_range=dtype == tf.qint8,
-    ).output
+    attributes = {
+        "T": _type(dtype),
+        "mode": _text("SCALED"),
+        "round_mode": _text("HALF_TO_EVEN"),
+        "narrow_range": _truth(dtype == tf.qint8),
+    }
+    return _made("_MklQuantizeV2", [x, *ends], [dtype, *_RANGE_TYPES], attributes)
 
 
 def dequantize(x: tf.Tensor, ends: Range) -> tf.Tensor:
     """Bytes around zero, whose ends stand for these -> float32."""
-    low, high = ends
-    return tf.raw_ops.Dequantize(
-        input=x,
-        min_range=low,
-        max_range=high,
-        mode="SCALED",
-        narrow_range=x.dtype == tf.qint8,
-    )
+    attributes = {
+        "T": _type(x.dtype),
+        "mode": _text("SCALED"),
+        "narrow_range": _truth(x.dtype == tf.qint8),
+        "dtype": _type(tf.float32),
+    }
+    return _made("_MklDequantize", [x, *ends], [tf.float32], attributes)
 
 
 def shifted(x: tf.Tensor) -> tf.Tensor:
@@ -263,7 +286,6 @@ def _node(
     attributes: dict[str, attr_value_pb2.AttrValue],
     outputs: list[tf.DType],
 ) -> tf.Tensor:
-    graph = tf.compat.v1.get_default_graph()
     hosts = [tf.constant(value, tf.float32) for value in ranges]
     types = {
         "Tdevice_inputs": [tensor.dtype for tensor in tensors],
@@ -276,9 +298,30 @@ def _node(
         **{name: _types(each) for name, each in types.items()},
         "fused_ops": _texts(fused),
     }
+    return private(_operation(kind, [*tensors, *hosts], outputs, attributes))
+
+
+def _made(
+    kind: str,
+    inputs: list[tf.Tensor | float],
+    outputs: list[tf.DType],
+    attributes: dict[str, attr_value_pb2.AttrValue],
+) -> tf.Tensor:
+    """By a kernel that stands beside TensorFlow's own under a label."""
+    tensors = [tf.convert_to_tensor(each) for each in inputs]
+    labelled = {**attributes, "_kernel": _text("QuantizedMklOp")}
+    return _operation(kind, tensors, outputs, labelled)
+
+
+def _operation(
+    kind: str,
+    inputs: list[tf.Tensor],
+    outputs: list[tf.DType],
+    attributes: dict[str, attr_value_pb2.AttrValue],
+) -> tf.Tensor:
+    graph = tf.compat.v1.get_default_graph()
     name = graph.unique_name(GUARD, mark_as_used=False)
-    made = graph.create_op(kind, [*tensors, *hosts], outputs, attrs=attributes, name=name)
-    return private(made.outputs[0])
+    return graph.create_op(kind, inputs, outputs, attrs=attributes, name=name).outputs[0]
 
 
 def _bytes_constant(values: np.ndarray) -> tf.Tensor:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +24,7 @@ from keras_cls.exporting.multiply_adds import written_multiply_adds
 from keras_cls.exporting.networks import int8_network_of
 from keras_cls.exporting.onednn import GUARD
 from keras_cls.exporting.verification import BOUNDS, Bounds, Sample, SessionModel, compared
+from keras_cls.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,50 @@ def test_biases_that_were_trained_for_int8_are_left_alone(classifier):
         },
     )
     assert not int8_network_of(learnt, images, "mse").notes["calibration"]["bias_correction"]
+
+
+def answers_of(version, images, **environment) -> np.ndarray:
+    """Probabilities in another process, which the environment tells what its processor has."""
+    script = (
+        "import sys, numpy as np\n"
+        "from keras_cls.exporting.verification import SessionModel\n"
+        "with SessionModel(sys.argv[1]) as run:\n"
+        "    found = run('images', {'images': np.load(sys.argv[2])})\n"
+        "np.save(sys.argv[3], found['probabilities'])\n"
+    )
+    given, found = version / "given.npy", version / "found.npy"
+    np.save(given, images)
+    command = [sys.executable, "-c", script, version, given, found]
+    subprocess.run(command, check=True, env={**os.environ, **environment})
+    return np.load(found)
+
+
+@pytest.mark.parametrize("kind", ["AVX2", pytest.param("AVX512_CORE", marks=pytest.mark.slow)])
+def test_every_processor_gives_the_same_answers(tmp_path, kind):
+    """White and black beside each other, and weights that are all large, make sums large."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((24, 24, 3))
+    x = layers.Conv2D(16, 3, activation="relu")(inputs)
+    x = layers.DepthwiseConv2D(3, activation="relu")(x)
+    narrow = layers.Conv2D(8, 1)(x)
+    x = layers.Conv2D(32, 3, padding="same", activation="relu")(narrow)
+    x = layers.AveragePooling2D(3, 1, padding="same")(x)
+    x = layers.Concatenate()([x, layers.DepthwiseConv2D(3, padding="same")(narrow)])
+    x = layers.MaxPooling2D(5)(layers.Conv2D(32, 1, activation="relu")(x))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        values = variable.numpy()
+        size = np.sqrt(2 / max(1, values.size // values.shape[-1]))
+        variable.assign(size * rng.choice([-1, -0.9, 0.9, 1], values.shape))
+    images = 255 * rng.integers(0, 2, (20, 6, 6, 3), np.uint8).repeat(4, 1).repeat(4, 2)
+    classifier = Classifier(model, LABELS, Preprocessing(size=(24, 24)))
+    version = export(classifier, tmp_path / "m", precision="int8", calibration=images)
+    here = answers_of(version, images, TF_ENABLE_ONEDNN_OPTS="1")
+    there = answers_of(version, images, ONEDNN_MAX_CPU_ISA=kind, TF_ENABLE_ONEDNN_OPTS="0")
+    assert np.ptp(here, axis=0).max() > 0.1
+    np.testing.assert_allclose(there, here, atol=1e-5)
 
 
 def test_where_kernels_are_missing_the_message_names_the_reason(version):

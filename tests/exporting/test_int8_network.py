@@ -89,10 +89,14 @@ def test_what_is_of_few_values_stays_so_in_bytes() -> None:
     gamma[3] = 0
     model.get_layer("norm").gamma.assign(gamma)
     (linear,) = (node.linear for node in fuse(fold(lower(model))) if isinstance(node, nodes.Fused))
-    found, high = quantized_kernel(linear.kernel.astype(np.float64), linear)
-    assert set(np.abs(np.unique(found))) == {0, 21, 42, 85, 127}
+    kernel = linear.kernel.astype(np.float64)
+    found, scale = quantized_kernel(kernel, linear, signed=False)
+    assert set(np.abs(np.unique(found))) == {0, 10, 21, 42, 63}
     # Half a step of the filter, whatever its own largest weight is.
-    assert (np.abs(found * (high / 127) - linear.kernel) <= high / 127 / 2 + 1e-6).all()
+    assert (np.abs(found * scale - kernel) <= scale / 2 + 1e-6).all()
+    found, scale = quantized_kernel(kernel, linear, signed=True)
+    assert set(np.abs(np.unique(found))) == {0, 20, 42, 84, 126}
+    assert (np.abs(found * scale - kernel) <= scale + 1e-6).all()
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,14 @@ def bytes_and_numbers(x: np.ndarray, ends: onednn.Range) -> tuple[tf.Tensor, tf.
     return made, onednn.dequantize(made, ends)
 
 
-def kernel_of(*shape: int, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int8, what 127 stands for, and the numbers."""
+def kernel_of(
+    *shape: int, axes: tuple[int, ...], weights: onednn.Weights
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int8, what one stands for, and the numbers."""
     kernel = RANDOM.normal(size=shape)
-    high = np.abs(kernel).max(axis=axes)
-    found = np.rint(kernel / high * 127).astype(np.int8)
-    return found, high.reshape(-1), found * (high / 127)
+    scale = np.abs(kernel).max(axis=axes) / weights.largest
+    found = weights.step * np.rint(kernel / scale / weights.step).astype(np.int8)
+    return found, scale.reshape(-1), found * scale
 
 
 def run(*tensors: tf.Tensor) -> list[np.ndarray]:
@@ -35,7 +37,9 @@ def run(*tensors: tf.Tensor) -> list[np.ndarray]:
 
 
 def maps(channels: int, ends: onednn.Range) -> np.ndarray:
-    return RANDOM.uniform(*ends, (3, 9, 8, channels))
+    found = RANDOM.uniform(*ends, (3, 9, 8, channels))
+    found[0] = ends[1]
+    return found
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -56,7 +60,9 @@ def test_a_convolution(depthwise, ends, padding, strides, dilations, relu):
     with tf.Graph().as_default():
         x, numbers = bytes_and_numbers(maps(16, ends), ends)
         shape = (3, 3, 16, 2) if depthwise else (3, 3, 16, 32)
-        kernel, high, weights = kernel_of(*shape, axes=(0, 1) if depthwise else (0, 1, 2))
+        exact = onednn.exact_weights(signed=ends == SIGNED, depthwise=depthwise)
+        axes = (0, 1) if depthwise else (0, 1, 2)
+        kernel, scale, weights = kernel_of(*shape, axes=axes, weights=exact)
         bias = RANDOM.normal(size=32)
         if depthwise:
             padded = numbers if isinstance(padding, str) else tf.pad(numbers, padding)
@@ -75,7 +81,7 @@ def test_a_convolution(depthwise, ends, padding, strides, dilations, relu):
             x,
             ends,
             kernel,
-            high,
+            scale,
             bias,
             strides=strides,
             padding=padding,
@@ -109,7 +115,10 @@ def test_sums_are_exact(depthwise, ends, padding, strides, dilations):
         x, _ = bytes_and_numbers(maps(16, ends), ends)
         numbers = onednn.dequantize(x, (-127.0, 127.0) if ends[0] else (0.0, 255.0))
         shape = (3, 3, 16, 2) if depthwise else (3, 3, 16, 32)
-        kernel = RANDOM.integers(-127, 128, shape).astype(np.int8)
+        largest, step = onednn.exact_weights(signed=ends == SIGNED, depthwise=depthwise)
+        most = largest // step
+        kernel = step * RANDOM.integers(-most, most + 1, shape).astype(np.int8)
+        kernel[..., 0] = largest  # with the largest bytes, the largest sums there are
         how = {"strides": strides, "padding": padding, "dilations": dilations}
         found = onednn.sums_of_products(x, kernel, **how, depthwise=depthwise)
         assert found.dtype == tf.int32
@@ -134,10 +143,11 @@ def test_a_sum_in_the_same_step(depthwise):
         _, added_numbers = bytes_and_numbers(maps(16, UNSIGNED), UNSIGNED)
         kernel = np.full((1, 1, 16, 1), 127, np.int8) if depthwise else None
         if kernel is None:
-            kernel, high, weights = kernel_of(1, 1, 16, 16, axes=(0, 1, 2))
+            exact = onednn.exact_weights(signed=False)
+            kernel, scale, weights = kernel_of(1, 1, 16, 16, axes=(0, 1, 2), weights=exact)
             product = tf.nn.conv2d(numbers, tf.constant(weights, tf.float32), 1, "VALID")
         else:
-            high, product = np.ones(16), numbers
+            scale, product = np.full(16, 1 / 127), numbers
         wanted = tf.nn.relu(product + added_numbers)
         # Bytes of its own, which nothing else reads: they are written over.
         summand = onednn.private(onednn.quantize(added_numbers, UNSIGNED, tf.quint8))
@@ -145,7 +155,7 @@ def test_a_sum_in_the_same_step(depthwise):
             x,
             UNSIGNED,
             kernel,
-            high,
+            scale,
             np.zeros(16),
             strides=(1, 1),
             padding="VALID",
@@ -163,10 +173,11 @@ def test_a_sum_in_the_same_step(depthwise):
 def test_a_matrix_product_gives_floats(ends):
     with tf.Graph().as_default():
         x, numbers = bytes_and_numbers(RANDOM.uniform(*ends, (5, 64)), ends)
-        kernel, high, weights = kernel_of(64, 10, axes=(0,))
+        exact = onednn.exact_weights(signed=ends == SIGNED, convolution=False)
+        kernel, scale, weights = kernel_of(64, 10, axes=(0,), weights=exact)
         bias = RANDOM.normal(size=10)
         wanted = tf.matmul(numbers, tf.constant(weights, tf.float32)) + bias
-        found, wanted = run(onednn.matrix_product(x, ends, kernel, high, bias), wanted)
+        found, wanted = run(onednn.matrix_product(x, ends, kernel, scale, bias), wanted)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
