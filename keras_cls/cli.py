@@ -31,6 +31,7 @@ from keras_cls.errors import ConfigError, ImageError, TrainingStoppedError, User
 from keras_cls.files import write_json
 from keras_cls.images import IMAGE_SUFFIXES
 from keras_cls.labels import printable
+from keras_cls.processor import prefer_onednn
 from keras_cls.server.flags import add_flags, serve_flags
 from keras_cls.training.supervisor import is_supervised, supervise
 from keras_cls.training.tf_config import read_cluster
@@ -1021,6 +1022,7 @@ def _quiet_tensorflow() -> Iterator[None]:
             f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}; keras_cls needs 'tensorflow'"
         )
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    prefer_onednn()
     import tempfile
 
     sys.stderr.flush()

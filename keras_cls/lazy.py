@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from keras_cls.processor import prefer_onednn
+
 
 def lazy_names(
     package: str,
@@ -24,6 +26,7 @@ def lazy_names(
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        prefer_onednn()
         try:
             value = getattr(import_module(f"{package}.{homes[name]}"), name)
         except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ import keras_cls
 PACKAGE = Path(keras_cls.__file__).parent
 
 # From left to right: a room imports from itself and from rooms to its left.
-GROUND = ["lazy", "version", "hushing", "errors", "files", "images", "labels"]
+GROUND = ["processor", "lazy", "version", "hushing", "errors", "files", "images", "labels"]
 BUILD_WING = [
     *GROUND,
     "preprocessing",

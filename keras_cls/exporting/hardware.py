@@ -2,7 +2,7 @@
 
 import os
 
-from keras_cls.training.precision import BFLOAT16_FLAGS, cpu_flags
+from keras_cls.processor import BFLOAT16_FLAGS, cpu_flags
 
 _BYTE_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
@@ -21,7 +21,7 @@ def slow_here(precision: str) -> str | None:
     if precision == "int8" and flags and not flags & _BYTE_FLAGS:
         return (
             "this processor has no instructions for products of bytes (AVX512-VNNI, AVX-VNNI or "
-            "AMX): int8 gives the same answers here, but may be no faster than float32"
+            "AMX): int8 gives the same answers here, but is less of a gain over float32"
         )
     if precision == "bfloat16" and flags and not flags & BFLOAT16_FLAGS:
         return (

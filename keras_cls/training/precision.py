@@ -1,17 +1,15 @@
 """In which arithmetic a run computes."""
 
-import platform
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import tensorflow as tf
 
 from keras_cls.errors import ConfigError
+from keras_cls.processor import BFLOAT16_FLAGS, cpu_flags
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _AMPERE = (8, 0)  # the first compute capability with bfloat16
 
 
@@ -46,13 +44,3 @@ def checked_precision(wanted: str) -> str:
     if wanted not in _PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(_PRECISIONS)}; found {wanted!r}")
     return wanted
-
-
-def cpu_flags() -> set[str]:
-    """What Linux says of the CPU; nothing elsewhere."""
-    if platform.system() != "Linux":
-        return set()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.lower().startswith(("flags", "features")):
-            return set(line.partition(":")[2].split())
-    return set()

@@ -5,8 +5,9 @@ import pytest
 from runs import QUICK, digits
 
 from keras_cls.errors import ConfigError
+from keras_cls.processor import BFLOAT16_FLAGS, cpu_flags
 from keras_cls.training import train
-from keras_cls.training.precision import BFLOAT16_FLAGS, choose_precision, cpu_flags
+from keras_cls.training.precision import choose_precision
 
 
 def test_what_is_asked_for_is_taken() -> None:
