@@ -59,14 +59,15 @@ def _row(name: str) -> list[str]:
         if hasattr(layer, "moving_mean"):
             layer.moving_mean.assign(rng.normal(size=layer.moving_mean.shape, scale=0.1))
             layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape))
-    outputs = model.output if isinstance(model.output, list) else [model.output]
-    classifier = keras_cls.Classifier(model, [str(n) for n in range(outputs[0].shape[-1])])
+    classes = model.outputs[0].shape[-1]
+    classifier = keras_cls.Classifier(model, [str(n) for n in range(classes)])
     photos = gallery_photos()
     photos = photos[:: len(photos) // _PHOTOS][:_PHOTOS]
     # Answers that are sure of one class would hide every difference.
     (*_, head) = (layer for layer in model.layers if hasattr(layer, "kernel"))
-    logits = np.log(np.maximum(classifier.probabilities(photos), 1e-30))
-    scale = _DEVIATION / np.std(logits - logits.mean(axis=-1, keepdims=True))
+    images = np.stack([classifier.prepared(photo) for photo in photos])
+    logits = keras.tree.flatten(model(images, training=False))[0]
+    scale = _DEVIATION / np.std(logits)
     for weight in head.weights:
         weight.assign(scale * weight.numpy())
     made = [_made(classifier, precision, photos) for precision in _PRECISIONS]

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from keras_cls.processor import prefer_onednn
+
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+prefer_onednn()  # as the package's first use does
 
 
 @pytest.fixture(scope="session")

@@ -343,7 +343,8 @@ def convolved(layer: keras.layers.Layer, batch: tf.Tensor, graph: bool) -> list[
             tape.watch(images)
             outputs = layer(images)
             each = tf.reshape(tf.range(tf.size(outputs)), tf.shape(outputs))
-            loss = tf.reduce_sum(outputs * tf.cast(tf.cos(tf.cast(each, "float32")), "bfloat16"))
+            weights = tf.cast(tf.cos(tf.cast(each, "float32")), "bfloat16")
+            loss = tf.reduce_sum(outputs * tf.cast(weights, outputs.dtype))
         watched = [images, *(variable.value for variable in layer.trainable_variables)]
         return [outputs, *tape.gradient(loss, watched)]
 
@@ -359,15 +360,17 @@ def test_convolution_trained_by_products_equals_keras(
 ) -> None:
     batch = tf.cast(some_images(*shape), "bfloat16")
     arguments = {**arguments, "filters": 7, "use_bias": False, "dtype": "mixed_bfloat16"}
-    ours, theirs = Conv2D(**arguments), keras.layers.Conv2D(**arguments)
+    # Keras' own in bfloat16 is less exact where the processor has none.
+    ours, theirs = Conv2D(**arguments), keras.layers.Conv2D(**{**arguments, "dtype": "float32"})
     for layer in (ours, theirs):
         layer.build(shape)
-        layer.set_weights(ours.get_weights())
+    theirs.kernel.assign(tf.cast(tf.cast(ours.kernel, "bfloat16"), "float32"))
     assert ours._products_pay(batch)
-    found, expected = convolved(ours, batch, graph), convolved(theirs, batch, graph)
+    found = convolved(ours, batch, graph)
+    expected = convolved(theirs, tf.cast(batch, "float32"), graph)
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
-        assert np.abs(one - other).max() <= 0.01 * np.abs(other).max()
+        assert np.abs(one - other).max() <= 0.015 * np.abs(other).max()
 
 
 @pytest.mark.parametrize(

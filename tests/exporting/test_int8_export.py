@@ -10,7 +10,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import LABELS, colour_folder, encoded, photo, pixels, small_classifier
+from classifiers import (
+    LABELS,
+    answers_elsewhere,
+    colour_folder,
+    encoded,
+    photo,
+    pixels,
+    small_classifier,
+)
 
 from keras_cls.classifier import Classifier
 from keras_cls.cli import main
@@ -103,22 +111,6 @@ def test_biases_that_were_trained_for_int8_are_left_alone(classifier):
     assert not int8_network_of(learnt, images, "mse").notes["calibration"]["bias_correction"]
 
 
-def answers_of(version, images, **environment) -> np.ndarray:
-    """Probabilities in another process, which the environment tells what its processor has."""
-    script = (
-        "import sys, numpy as np\n"
-        "from keras_cls.exporting.verification import SessionModel\n"
-        "with SessionModel(sys.argv[1]) as run:\n"
-        "    found = run('images', {'images': np.load(sys.argv[2])})\n"
-        "np.save(sys.argv[3], found['probabilities'])\n"
-    )
-    given, found = version / "given.npy", version / "found.npy"
-    np.save(given, images)
-    command = [sys.executable, "-c", script, version, given, found]
-    subprocess.run(command, check=True, env={**os.environ, **environment})
-    return np.load(found)
-
-
 @pytest.mark.parametrize("kind", ["AVX2", pytest.param("AVX512_CORE", marks=pytest.mark.slow)])
 def test_every_processor_gives_the_same_answers(tmp_path, kind):
     """White and black beside each other, and weights that are all large, make sums large."""
@@ -141,8 +133,8 @@ def test_every_processor_gives_the_same_answers(tmp_path, kind):
     images = 255 * rng.integers(0, 2, (20, 6, 6, 3), np.uint8).repeat(4, 1).repeat(4, 2)
     classifier = Classifier(model, LABELS, Preprocessing(size=(24, 24)))
     version = export(classifier, tmp_path / "m", precision="int8", calibration=images)
-    here = answers_of(version, images, TF_ENABLE_ONEDNN_OPTS="1")
-    there = answers_of(version, images, ONEDNN_MAX_CPU_ISA=kind, TF_ENABLE_ONEDNN_OPTS="0")
+    here = answers_elsewhere(version, images, TF_ENABLE_ONEDNN_OPTS="1")
+    there = answers_elsewhere(version, images, ONEDNN_MAX_CPU_ISA=kind, TF_ENABLE_ONEDNN_OPTS="0")
     assert np.ptp(here, axis=0).max() > 0.1
     np.testing.assert_allclose(there, here, atol=1e-5)
 

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import LABELS, encoded, photo, pixels, small_classifier
+from classifiers import LABELS, answers_elsewhere, encoded, photo, pixels, small_classifier
 from PIL import Image
 
 from keras_cls import contract
+from keras_cls.architectures.layers import LocalResponseNormalization
 from keras_cls.classifier import Classifier
 from keras_cls.errors import ConfigError, ExportError
 from keras_cls.exporting import export
@@ -207,6 +208,20 @@ def test_the_version_holds_warmup_records_and_a_card(version, run, classifier):
 
 def bytes_in(folder):
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_grouped_convolutions_run_where_onednn_is_off(tmp_path):
+    """As it is by default on processors without VNNI: the optimizer then joins other operations."""
+    inputs = keras.Input((24, 20, 3))
+    x = keras.layers.Conv2D(8, 5, strides=2, activation="relu")(inputs)
+    x = LocalResponseNormalization()(x)
+    x = keras.layers.Conv2D(8, 3, groups=2, bias_initializer="ones", activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    classifier = Classifier(model, LABELS, Preprocessing(size=(24, 20)))
+    version = export(classifier, tmp_path / "m")
+    found = answers_elsewhere(version, pixels(), TF_ENABLE_ONEDNN_OPTS="0")
+    wanted = classifier.probabilities_of_pixels(pixels())
+    np.testing.assert_allclose(found, wanted, atol=TENSORS)
 
 
 def test_numbers_are_stored_once_and_halved_in_bfloat16(tmp_path):
