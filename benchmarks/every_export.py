@@ -64,7 +64,7 @@ def _row(name: str) -> list[str]:
     photos = gallery_photos()
     photos = photos[:: len(photos) // _PHOTOS][:_PHOTOS]
     # Answers that are sure of one class would hide every difference.
-    (*_, head) = (layer for layer in model.layers if hasattr(layer, "kernel"))
+    head = model.get_layer(model_spec(name).head)
     images = np.stack([classifier.prepared(photo) for photo in photos])
     logits = keras.tree.flatten(model(images, training=False))[0]
     scale = _DEVIATION / np.std(logits)

@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks.inference_peers import BATCHES, THREADS, answer_lines
 from benchmarks.peers import convert_to_onnx, environment
 from benchmarks.tables import ROOT, markdown_table, write_between
+from keras_cls.processor import BFLOAT16_FLAGS, BYTE_FLAGS, cpu_flags
 
 ROUNDS = 15
 NETWORKS = ("resnet50", "inception_v3")
@@ -82,12 +83,8 @@ def main() -> None:
 
 def _processor() -> str:
     """What matters of it: whether it has the instructions for bytes and bfloat16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "instructions unknown"
-    names = {"avx512_vnni": "AVX512-VNNI", "avx512_bf16": "AVX512-BF16", "amx_int8": "AMX"}
-    return ", ".join(name for flag, name in names.items() if flag in flags) or "no VNNI"
+    found = sorted(cpu_flags() & (BYTE_FLAGS | BFLOAT16_FLAGS))
+    return ", ".join(found).upper().replace("_", "-") or "no VNNI"
 
 
 def _artefacts(network: str, folder: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+BYTE_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 

@@ -24,6 +24,7 @@ from keras_cls.compression.rebuilding import Step, rebuilt, steps_of
 from keras_cls.compression.settings import Quantization
 from keras_cls.compression.toolkit import tfmot
 from keras_cls.errors import ConfigError
+from keras_cls.exporting.onednn import WEIGHT_BITS
 
 layers = tf_keras.layers
 
@@ -393,11 +394,6 @@ def _observing() -> Iterator[None]:
         _OBSERVING.reset(token)
 
 
-_WEIGHT_BITS = 7
-"""What exports in int8 give a kernel (a depthwise one often eight): oneDNN on every processor sums
-such products without loss."""
-
-
 def _kernel_rounding(settings: Quantization) -> Any:
     """A new one for each layer: some keep notes of it."""
     from tensorflow_model_optimization.python.core.quantization.keras.collab_opts import (
@@ -416,13 +412,13 @@ def _kernel_rounding(settings: Quantization) -> Any:
         found = registry.PrunePreserveDefault8BitConvWeightsQuantizer()
     else:
         found = default_8bit_quantizers.Default8BitConvWeightsQuantizer()
-    found.num_bits = _WEIGHT_BITS
+    found.num_bits = WEIGHT_BITS  # as exports in int8 have
     return found
 
 
 def _depthwise_rounding() -> Any:
     return _DepthwiseRounding(
-        num_bits=_WEIGHT_BITS, per_axis=True, symmetric=True, narrow_range=True
+        num_bits=WEIGHT_BITS, per_axis=True, symmetric=True, narrow_range=True
     )
 
 

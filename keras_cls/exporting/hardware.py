@@ -2,13 +2,11 @@
 
 import os
 
-from keras_cls.processor import BFLOAT16_FLAGS, cpu_flags
-
-_BYTE_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+from keras_cls.processor import BFLOAT16_FLAGS, BYTE_FLAGS, cpu_flags
 
 
 def slow_here(precision: str) -> str | None:
-    """Why a SavedModel in this precision is slow on this machine; None where it is not.
+    """Why a SavedModel in this precision is slower here than elsewhere; None where it is not.
 
     Also where the operating system does not say what the processor has.
     """
@@ -18,7 +16,7 @@ def slow_here(precision: str) -> str | None:
             "answers, but is slower than float32"
         )
     flags = cpu_flags()
-    if precision == "int8" and flags and not flags & _BYTE_FLAGS:
+    if precision == "int8" and flags and not flags & BYTE_FLAGS:
         return (
             "this processor has no instructions for products of bytes (AVX512-VNNI, AVX-VNNI or "
             "AMX): int8 gives the same answers here, but is less of a gain over float32"

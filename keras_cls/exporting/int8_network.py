@@ -255,16 +255,14 @@ def quantized_kernel(
         linear: whose kernel it is.
         signed: whether it reads bytes -127 to 127.
     """
-    depthwise = isinstance(linear, nodes.Depthwise)
-    axes = (0, 1) if depthwise else tuple(range(kernel.ndim - 1))
+    axes = (0, 1) if isinstance(linear, nodes.Depthwise) else tuple(range(kernel.ndim - 1))
     high = np.abs(kernel).max(axis=axes).reshape(-1)
     folded = np.ones(len(high)) if linear.folded is None else np.abs(linear.folded)
     plain = np.divide(high, folded, out=np.zeros_like(high), where=folded > 0)
     if _has_few_values(kernel / linear.per_filter(np.where(folded > 0, folded, 1))):
         high = folded * plain.max()
-    largest, step = onednn.exact_weights(
-        signed=signed, convolution=isinstance(linear, nodes.Windowed), depthwise=depthwise
-    )
+    convolves = isinstance(linear, nodes.Windowed)
+    largest, step = onednn.exact_weights(signed_convolution=signed and convolves)
     scale = np.maximum(high / largest, np.finfo(np.float32).tiny)
     return step * np.rint(kernel / linear.per_filter(step * scale)).astype(np.int8), scale
 
@@ -276,7 +274,7 @@ def _has_few_values(kernel: np.ndarray) -> bool:
     """
     # To a millionth of the largest: folding has rounded what was equal.
     found = np.rint(kernel / max(np.abs(kernel).max(), np.finfo(np.float32).tiny) * 2**20)
-    return len(np.unique(found)) <= min(256, kernel.size // 8)
+    return len(np.unique(found)) <= min(2**onednn.WEIGHT_BITS, kernel.size // 8)
 
 
 def _blocks(

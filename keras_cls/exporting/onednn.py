@@ -1,12 +1,12 @@
 """TensorFlow's oneDNN operations on bytes, which its own optimizer writes for quantized graphs.
 
 Their kernels are in TensorFlow's builds with oneDNN, those for x86, and in TensorFlow Serving's.
-They run whether TF_ENABLE_ONEDNN_OPTS is 0 or 1, unlike those of tf.raw_ops with similar names,
-which cut means off instead of rounding them where it is 0: so by default on processors without
-VNNI. They have no Python functions, so they are written as nodes of the graph.
+They run whether TF_ENABLE_ONEDNN_OPTS is 0 or 1, unlike those of tf.raw_ops with similar names:
+a mean over bytes is cut off there instead of rounded where it is 0, so by default on processors
+without VNNI. They have no Python functions, so they are written as nodes of the graph.
 
-Source: mkl_conv_ops.cc, mkl_qmatmul_op.cc, mkl_avgpooling_op.cc, mkl_maxpooling_op.cc and
-mkl_quantize_op.cc in tensorflow/core/kernels/mkl of TensorFlow 2.21.
+Source: mkl_conv_ops.cc, mkl_qmatmul_op.cc, mkl_avgpooling_op.cc and mkl_maxpooling_op.cc in
+tensorflow/core/kernels/mkl of TensorFlow 2.21.
 """
 
 import platform
@@ -34,26 +34,26 @@ class Weights(NamedTuple):
     """The bytes that a kernel may hold: multiples of ``step`` from ``-largest`` to ``largest``."""
 
     largest: int
-    step: int = 1
+    step: int
 
 
-def exact_weights(*, signed: bool, convolution: bool = True, depthwise: bool = False) -> Weights:
+WEIGHT_BITS = 7
+
+
+def exact_weights(*, signed_convolution: bool) -> Weights:
     """The weights with which every x86 processor finds the same sums of products.
 
     Without VNNI, oneDNN adds two products in 16 bits, where 2 * 255 * 127 has no room: what is
-    larger is cut off, and a network loses percents of its accuracy. Behind signed bytes it halves
-    a convolution's weights instead, and rounds them once more. Seven bits of weight are exact in
-    both cases; eight are where each product stands alone.
-    (oneDNN's developer guide, "Nuances of int8 computations".)
+    larger is cut off, and a network loses percents of its accuracy. In a convolution of signed
+    bytes it halves the weights instead, and rounds them once more. Seven bits of weight are exact
+    in both cases. (oneDNN's developer guide, "Nuances of int8 computations".)
 
     Args:
-        signed: whether the products are with bytes -127 to 127, and not 0 to 255.
-        convolution: whether it is one, and no matrix product.
-        depthwise: whether it is one of each channel on its own.
+        signed_convolution: whether it is one, of bytes -127 to 127; else a matrix product, or a
+            convolution of bytes 0 to 255.
     """
-    if signed and convolution:
-        return Weights(126, 2)
-    return Weights(127) if depthwise else Weights(63)
+    most = 2 ** (WEIGHT_BITS - 1) - 1
+    return Weights(2 * most, 2) if signed_convolution else Weights(most, 1)
 
 
 def require() -> None:
@@ -235,31 +235,40 @@ def _pool(
         "ksize": _numbers((1, *size, 1)),
         "strides": _numbers((1, *strides, 1)),
         "padding": _text(padding.upper()),
+        "_kernel": _text("QuantizedMklOp"),  # the label that its kernel has
     }
     # Bytes stay bytes: what their ends stand for is only handed on.
-    return _made(kind, [x, 0.0, 1.0], [x.dtype, *_RANGE_TYPES], attributes)
+    inputs = [x, tf.constant(0.0), tf.constant(1.0)]
+    return _operation(kind, inputs, [x.dtype, *_RANGE_TYPES], attributes)
 
 
 def quantize(x: tf.Tensor, ends: Range, dtype: tf.DType) -> tf.Tensor:
     """float32 -> the nearest bytes around zero, whose ends stand for these; halves to even."""
-    attributes = {
-        "T": _type(dtype),
-        "mode": _text("SCALED"),
-        "round_mode": _text("HALF_TO_EVEN"),
-        "narrow_range": _truth(dtype == tf.qint8),
-    }
-    return _made("_MklQuantizeV2", [x, *ends], [dtype, *_RANGE_TYPES], attributes)
+    low, high = ends
+    # oneDNN's own, which the optimizer takes where it is right, knows no narrow range.
+    return tf.raw_ops.QuantizeV2(
+        input=x,
+        min_range=low,
+        max_range=high,
+        T=dtype,
+        mode="SCALED",
+        round_mode="HALF_TO_EVEN",
+        narrow_range=dtype == tf.qint8,
+        ensure_minimum_range=0.0,
+    ).output
 
 
 def dequantize(x: tf.Tensor, ends: Range) -> tf.Tensor:
     """Bytes around zero, whose ends stand for these -> float32."""
-    attributes = {
-        "T": _type(x.dtype),
-        "mode": _text("SCALED"),
-        "narrow_range": _truth(x.dtype == tf.qint8),
-        "dtype": _type(tf.float32),
-    }
-    return _made("_MklDequantize", [x, *ends], [tf.float32], attributes)
+    low, high = ends
+    # oneDNN's own ends the process for an empty batch.
+    return tf.raw_ops.Dequantize(
+        input=x,
+        min_range=low,
+        max_range=high,
+        mode="SCALED",
+        narrow_range=x.dtype == tf.qint8,
+    )
 
 
 def shifted(x: tf.Tensor) -> tf.Tensor:
@@ -299,18 +308,6 @@ def _node(
         "fused_ops": _texts(fused),
     }
     return private(_operation(kind, [*tensors, *hosts], outputs, attributes))
-
-
-def _made(
-    kind: str,
-    inputs: list[tf.Tensor | float],
-    outputs: list[tf.DType],
-    attributes: dict[str, attr_value_pb2.AttrValue],
-) -> tf.Tensor:
-    """By a kernel that stands beside TensorFlow's own under a label."""
-    tensors = [tf.convert_to_tensor(each) for each in inputs]
-    labelled = {**attributes, "_kernel": _text("QuantizedMklOp")}
-    return _operation(kind, tensors, outputs, labelled)
 
 
 def _operation(

@@ -3,17 +3,15 @@
 ``train`` is imported on first use, so that what needs no TensorFlow does without it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_cls.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_cls.training.run import TrainingRun, train
 
 __all__ = ["TrainingRun", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keras_cls.training import run
-
-    return getattr(run, name)
+__getattr__, __dir__ = lazy_names(
+    __name__, globals(), dict.fromkeys(__all__, "run"), lambda _: "train"
+)

@@ -24,6 +24,12 @@ from keras_cls.compression import (
     twin_of,
 )
 from keras_cls.errors import ConfigError
+from keras_cls.exporting import nodes
+from keras_cls.exporting.byte_formats import ByteFormat
+from keras_cls.exporting.folding import fold
+from keras_cls.exporting.fusing import fuse
+from keras_cls.exporting.int8_network import rounded
+from keras_cls.exporting.lowering import lower
 
 DEFAULT = ["lenet5", "resnet20_cifar10"]
 
@@ -173,6 +179,30 @@ def test_depthwise_kernels_are_rounded_for_each_channel() -> None:
     found, expected = (outputs(each, images)[0][..., 2:4] for each in (twin, model))
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("reads", ["positive", "signed"])
+@pytest.mark.parametrize("settings", [Quantization(), Quantization(preserve_sparsity=True)])
+def test_kernels_are_rounded_as_exports_do_it(reads: str, settings: Quantization) -> None:
+    model, _ = sample(
+        layers.Conv2D(8, 3, activation="relu", name="conv"),
+        layers.DepthwiseConv2D(3, activation="relu", name="depthwise"),
+        layers.Flatten(name="flat"),
+        layers.Dense(7, name="logits"),
+    )
+    twin = quantizable(twin_of(model), settings)
+    linears = {
+        node.name: node.linear if isinstance(node, nodes.Fused) else node
+        for node in fuse(fold(lower(model)))
+        if isinstance(node, nodes.Fused | nodes.Dense)
+    }
+    form = ByteFormat(0.1, signed=reads == "signed")
+    found = [layer for layer in twin.layers if getattr(layer, "_weight_vars", None)]
+    assert len(found) == len(linears) == 3
+    for layer, linear in zip(found, linears.values(), strict=True):
+        ((weight, quantizer, variables),) = layer._weight_vars
+        felt = quantizer(weight, training=False, weights=variables)
+        np.testing.assert_allclose(felt, rounded(linear, form).kernel, atol=1e-5)
 
 
 def test_ranges_follow_training() -> None:

@@ -60,7 +60,7 @@ def test_a_convolution(depthwise, ends, padding, strides, dilations, relu):
     with tf.Graph().as_default():
         x, numbers = bytes_and_numbers(maps(16, ends), ends)
         shape = (3, 3, 16, 2) if depthwise else (3, 3, 16, 32)
-        exact = onednn.exact_weights(signed=ends == SIGNED, depthwise=depthwise)
+        exact = onednn.exact_weights(signed_convolution=ends == SIGNED)
         axes = (0, 1) if depthwise else (0, 1, 2)
         kernel, scale, weights = kernel_of(*shape, axes=axes, weights=exact)
         bias = RANDOM.normal(size=32)
@@ -115,7 +115,7 @@ def test_sums_are_exact(depthwise, ends, padding, strides, dilations):
         x, _ = bytes_and_numbers(maps(16, ends), ends)
         numbers = onednn.dequantize(x, (-127.0, 127.0) if ends[0] else (0.0, 255.0))
         shape = (3, 3, 16, 2) if depthwise else (3, 3, 16, 32)
-        largest, step = onednn.exact_weights(signed=ends == SIGNED, depthwise=depthwise)
+        largest, step = onednn.exact_weights(signed_convolution=ends == SIGNED)
         most = largest // step
         kernel = step * RANDOM.integers(-most, most + 1, shape).astype(np.int8)
         kernel[..., 0] = largest  # with the largest bytes, the largest sums there are
@@ -143,7 +143,7 @@ def test_a_sum_in_the_same_step(depthwise):
         _, added_numbers = bytes_and_numbers(maps(16, UNSIGNED), UNSIGNED)
         kernel = np.full((1, 1, 16, 1), 127, np.int8) if depthwise else None
         if kernel is None:
-            exact = onednn.exact_weights(signed=False)
+            exact = onednn.exact_weights(signed_convolution=False)
             kernel, scale, weights = kernel_of(1, 1, 16, 16, axes=(0, 1, 2), weights=exact)
             product = tf.nn.conv2d(numbers, tf.constant(weights, tf.float32), 1, "VALID")
         else:
@@ -173,7 +173,7 @@ def test_a_sum_in_the_same_step(depthwise):
 def test_a_matrix_product_gives_floats(ends):
     with tf.Graph().as_default():
         x, numbers = bytes_and_numbers(RANDOM.uniform(*ends, (5, 64)), ends)
-        exact = onednn.exact_weights(signed=ends == SIGNED, convolution=False)
+        exact = onednn.exact_weights(signed_convolution=False)
         kernel, scale, weights = kernel_of(64, 10, axes=(0,), weights=exact)
         bias = RANDOM.normal(size=10)
         wanted = tf.matmul(numbers, tf.constant(weights, tf.float32)) + bias
@@ -197,6 +197,16 @@ def test_pools(ends, padding):
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     step = ends[1] / (127 if ends[0] else 255)
     assert np.abs(found[2] - found[3]).max() <= 0.501 * step
+
+
+@pytest.mark.parametrize("ends", [UNSIGNED, SIGNED, (0.0, 1e-3), (-1e-3, 1e-3)])
+def test_bytes_are_the_nearest(ends):
+    with tf.Graph().as_default():
+        numbers = RANDOM.uniform(*ends, (3, 50))
+        _, found = bytes_and_numbers(numbers, ends)
+        (found,) = run(found)
+    step = ends[1] / (127 if ends[0] else 255)
+    assert np.abs(found - numbers).max() <= 0.501 * step
 
 
 def test_signed_bytes_become_unsigned_ones_and_back():
