@@ -99,6 +99,15 @@ __all__ = [
     "train",
 ]
 
+
+def _prepare(home: str) -> None:
+    # The client needs no TensorFlow, and the server leaves it as it is.
+    if home not in ("client", "server", "errors", "contract", "preprocessing"):
+        from keras_cls.processor import prefer_onednn
+
+        prefer_onednn()
+
+
 __getattr__, __dir__ = lazy_names(
-    __name__, globals(), _HOMES, lambda home: _EXTRAS.get(home, "train")
+    __name__, globals(), _HOMES, lambda home: _EXTRAS.get(home, "train"), _prepare
 )

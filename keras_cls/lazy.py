@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from keras_cls.processor import prefer_onednn
-
 
 def lazy_names(
     package: str,
     namespace: dict[str, Any],
     homes: Mapping[str, str],
     extra_of: Callable[[str], str],
+    prepare: Callable[[str], None] = lambda home: None,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of a package.
 
@@ -21,12 +20,13 @@ def lazy_names(
         namespace: its ``globals()``, where a name stays once it has been imported.
         homes: module, within the package, of each name.
         extra_of: what to install where a module's libraries are missing, by module.
+        prepare: called with a module before it is imported.
     """
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        prefer_onednn()
+        prepare(homes[name])
         try:
             value = getattr(import_module(f"{package}.{homes[name]}"), name)
         except ModuleNotFoundError as error:

@@ -34,10 +34,12 @@ def test_neither_on_other_processors_nor_where_something_was_said(before_tensorf
     assert os.environ[SWITCH] == "0"
 
 
-def test_it_is_said_on_first_use_and_not_on_import():
+@pytest.mark.parametrize("use", ["keras_cls.train", "from keras_cls.training import train"])
+def test_it_is_said_on_first_use_and_not_on_import(use):
     code = (
         "import os, keras_cls; from keras_cls.processor import cpu_flags; "
-        f"print(os.environ.get('{SWITCH}')); keras_cls.train; "
+        "keras_cls.Client; keras_cls.Preprocessing; "
+        f"print(os.environ.get('{SWITCH}')); {use}; "
         f"print(os.environ.get('{SWITCH}') == ('1' if 'avx2' in cpu_flags() else None))"
     )
     environment = {name: value for name, value in os.environ.items() if name != SWITCH}

@@ -16,6 +16,7 @@ from keras_cls.compression.settings import (
     Quantization,
 )
 from keras_cls.lazy import lazy_names
+from keras_cls.processor import prefer_onednn
 
 if TYPE_CHECKING:
     from keras_cls.compression.clustering import clusterable, strip_clustering
@@ -56,4 +57,6 @@ __all__ = [
     "twin_of",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, globals(), _HOMES, lambda _: "compress")
+__getattr__, __dir__ = lazy_names(
+    __name__, globals(), _HOMES, lambda _: "compress", lambda _: prefer_onednn()
+)

@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING
 
 from keras_cls.lazy import lazy_names
+from keras_cls.processor import prefer_onednn
 
 if TYPE_CHECKING:
     from keras_cls.training.run import TrainingRun, train
@@ -13,5 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["TrainingRun", "train"]
 
 __getattr__, __dir__ = lazy_names(
-    __name__, globals(), dict.fromkeys(__all__, "run"), lambda _: "train"
+    __name__,
+    globals(),
+    dict.fromkeys(__all__, "run"),
+    lambda _: "train",
+    prepare=lambda _: prefer_onednn(),
 )
