@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.inference import bytes_in
 from benchmarks.real_images import gallery_photos
 from benchmarks.tables import markdown_table, rows_between, write_between
 from keras_cls import list_models, model_spec
@@ -95,9 +96,8 @@ def _made(classifier: Any, precision: str, photos: list[Path]) -> tuple[str, dic
             print(f"{classifier.model.name} in {precision}: {error}", file=sys.stderr)
             return "refused", {}
         card = json.loads((version / "card.json").read_text())
-        size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
         difference = card["verification"]["relative_difference"]
-        return f"{size / 1e6:,.1f} MB, {difference:.1g}", card["export"]
+        return f"{bytes_in(version) / 1e6:,.1f} MB, {difference:.1g}", card["export"]
 
 
 if __name__ == "__main__":

@@ -98,11 +98,12 @@ def _artefacts(network: str, folder: Path) -> dict[str, int]:
     convert_to_onnx(python, folder / "keras", folder / "network.onnx")
     convert = [python, ROOT / "benchmarks/inference_peers.py", "convert", folder]
     subprocess.run(convert, check=True)
-    sizes = {name: _bytes_in(folder / kind) for name, kind in OURS.items()}
-    return sizes | {name: _bytes_in(folder / kind) for name, kind in THEIRS.items()}
+    sizes = {name: bytes_in(folder / kind) for name, kind in OURS.items()}
+    return sizes | {name: bytes_in(folder / kind) for name, kind in THEIRS.items()}
 
 
-def _bytes_in(path: Path) -> int:
+def bytes_in(path: Path) -> int:
+    """Of all files of a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
