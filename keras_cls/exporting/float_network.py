@@ -29,13 +29,26 @@ def run_all_in_float(
     graph: Graph, images: tf.Tensor, dtype: tf.DType = tf.float32
 ) -> dict[str, tf.Tensor]:
     """What every node gives, by its name, [N, \\*shape] in that dtype."""
-    shapes = graph.shapes()
+    shapes, readers = graph.shapes(), graph.consumers()
     values: dict[str, tf.Tensor] = {graph.input.name: tf.cast(images, dtype)}
     for node in graph.nodes[1:]:
         inputs = [values[name] for name in node.inputs]
         with tf.name_scope(node.name):
+            if _would_be_joined_wrongly(node, graph[node.inputs[0]], readers):
+                inputs = [tf.ensure_shape(x, x.shape) for x in inputs]
             values[node.name] = apply(node, inputs, [shapes[name] for name in node.inputs])
     return values
+
+
+def _would_be_joined_wrongly(node: Node, source: Node, readers: dict[str, tuple[str, ...]]) -> bool:
+    """Whether it is an activation of a sum that others read as well.
+
+    TensorFlow's optimizer joins the two, forgets the others, finds its graph broken, and undoes all
+    that it had joined ("remapper failed"; 2.21, the NASNets and PNASNets). It joins nothing across
+    a check of the shape, which costs nothing.
+    """
+    activates = isinstance(node, nodes.Relu | nodes.Activation)
+    return activates and isinstance(source, nodes.Add) and len(readers[source.name]) > 1
 
 
 @singledispatch
