@@ -52,6 +52,7 @@ def _row(name: str) -> list[str]:
     import keras
 
     import keras_cls
+    from benchmarks.as_if_trained import calm_gates, unsettle
 
     keras.utils.set_random_seed(0)
     model = keras_cls.create_model(name)
@@ -60,7 +61,8 @@ def _row(name: str) -> list[str]:
     photos = gallery_photos()
     photos = photos[:: len(photos) // _PHOTOS][:_PHOTOS]
     images = np.stack([classifier.prepared(photo) for photo in photos])
-    _give_statistics(model, images)
+    unsettle(model)
+    calm_gates(model, images)
     # Answers that are sure of one class would hide every difference.
     head = model.get_layer(model_spec(name).head)
     logits = keras.tree.flatten(model(images, training=False))[0]
@@ -76,26 +78,6 @@ def _row(name: str) -> list[str]:
         f"{last['quantized_share']:.1%}" if last else "",
         ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())),
     ]
-
-
-def _give_statistics(model: Any, images: np.ndarray) -> None:
-    """To the normalizations: any, or those of the images where there are gates.
-
-    By any other statistics the maps of random weights grow from block to block, and gates of large
-    numbers flip at the smallest difference.
-    """
-    import keras
-
-    normalizations = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
-    if any(isinstance(layer, keras.layers.Multiply) for layer in model.layers):
-        for layer in normalizations:
-            layer.momentum = 0.0
-        model(images, training=True)
-        return
-    rng = np.random.default_rng(0)
-    for layer in normalizations:
-        layer.moving_mean.assign(rng.normal(size=layer.moving_mean.shape, scale=0.1))
-        layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape))
 
 
 def _made(classifier: Any, precision: str, photos: list[Path]) -> tuple[str, dict[str, Any]]:

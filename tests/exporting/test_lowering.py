@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.as_if_trained import calm_gates
 from keras_cls.architectures import list_models, model_spec
 from keras_cls.errors import ExportError
 from keras_cls.exporting import nodes
@@ -50,15 +51,6 @@ def enlivened(model: keras.Model) -> keras.Model:
     return model
 
 
-def with_statistics_of_images(model: keras.Model) -> keras.Model:
-    """For gates: by any others maps grow from block to block, and large gates flip at rounding."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model(images_for(model), training=True)
-    return model
-
-
 def images_for(model: keras.Model, count: int = 2) -> tf.Tensor:
     random = np.random.default_rng(1)
     return tf.constant(random.normal(size=(count, *model.input_shape[1:])), tf.float32)
@@ -73,11 +65,11 @@ def difference(graph: nodes.Graph, model: keras.Model, dtype: tf.DType = tf.floa
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def hold_to_keras(model: keras.Model, bound: float = 3e-5) -> nodes.Graph:
+def hold_to_keras(model: keras.Model) -> nodes.Graph:
     graph = lower(model)
     folded = fold(graph)
-    assert difference(graph, model) < bound
-    assert difference(folded, model) < bound
+    assert difference(graph, model) < 3e-5
+    assert difference(folded, model) < 3e-5
     assert folded.shapes()[folded.output.name] == model.output_shape[1:]
     return folded
 
@@ -104,11 +96,8 @@ def test_a_network_of_each_family_is_what_keras_computes(name: str, side: int) -
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_at_its_own_size(name: str) -> None:
     model = enlivened(create_model(name))
-    if any(isinstance(layer, keras.layers.Multiply) for layer in model.layers):
-        # A hundred layers with gates: rounding grows all the same.
-        folded = hold_to_keras(with_statistics_of_images(model), bound=3e-4)
-    else:
-        folded = hold_to_keras(model)
+    calm_gates(model, images_for(model).numpy())
+    folded = hold_to_keras(model)
     assert sum(folded.multiply_adds().values()) == model_spec(name).multiply_adds
 
 
