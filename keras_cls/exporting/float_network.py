@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cls.exporting import nodes
+from keras_cls.exporting.constants import constant
 from keras_cls.exporting.nodes import Graph, Node, Shape, same_margins
 
 
@@ -60,7 +61,7 @@ def apply(node: Node, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor
 @apply.register
 def _(node: nodes.Dense, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
     (x,) = inputs
-    kernel = tf.constant(node.kernel, x.dtype)
+    kernel = constant(node.kernel, x.dtype)
     if x.shape.rank == 2:
         return _biased(tf.matmul(x, kernel), node.bias)
     return _biased(tf.tensordot(x, kernel, 1), node.bias)
@@ -71,14 +72,14 @@ def _(node: nodes.Convolution, inputs: list[tf.Tensor], shapes: list[Shape]) -> 
     (x,) = inputs
     found = tf.nn.conv2d(
         x,
-        tf.constant(node.kernel, x.dtype),
+        constant(node.kernel, x.dtype),
         node.strides,
         window_padding(node, shapes[0]),
         dilations=node.dilations,
     )
     if node.groups > 1 and node.bias is not None:
         # Where oneDNN is off, the optimizer joins a bias_add to it, for which there is no kernel.
-        return found + tf.constant(node.bias, x.dtype)
+        return found + constant(node.bias, x.dtype)
     return _biased(found, node.bias)
 
 
@@ -89,7 +90,7 @@ def _(node: nodes.Depthwise, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf
     if not isinstance(padding, str):
         # With such margins, a bias and a ReLU, TensorFlow 2.21's optimizer ends the process.
         x, padding = tf.pad(x, padding), "VALID"
-    kernel, strides = tf.constant(node.kernel, x.dtype), (1, *node.strides, 1)
+    kernel, strides = constant(node.kernel, x.dtype), (1, *node.strides, 1)
     found = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=node.dilations)
     return _biased(found, node.bias)
 
@@ -106,13 +107,13 @@ def _(node: nodes.Fused, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Ten
 def _(node: nodes.Affine, inputs: list[tf.Tensor], shapes: list[Shape]) -> tf.Tensor:
     (x,) = inputs
     if len(shapes[0]) != 3:
-        return x * tf.constant(node.scale, x.dtype) + tf.constant(node.offset, x.dtype)
+        return x * constant(node.scale, x.dtype) + constant(node.offset, x.dtype)
     channels = len(node.scale)
     # One pass, and computed in float32 whatever the map is.
     return tf.raw_ops.FusedBatchNormV3(
         x=x,
-        scale=tf.constant(node.scale, tf.float32),
-        offset=tf.constant(node.offset, tf.float32),
+        scale=constant(node.scale, tf.float32),
+        offset=constant(node.offset, tf.float32),
         mean=tf.zeros(channels),
         variance=tf.ones(channels),
         epsilon=0.0,
@@ -217,4 +218,4 @@ def window_padding(node: nodes.Windowed, shape: Shape) -> str | list[tuple[int, 
 
 
 def _biased(x: tf.Tensor, bias: np.ndarray | None) -> tf.Tensor:
-    return x if bias is None else tf.nn.bias_add(x, tf.constant(bias, x.dtype))
+    return x if bias is None else tf.nn.bias_add(x, constant(bias, x.dtype))

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from keras_cls.errors import ExportError
+from keras_cls.exporting.constants import constant
 
 GUARD = "int8_needs_TensorFlow_for_x86_with_oneDNN"
 """Part of each node's name: TensorFlow quotes it where it has no kernel for the node.
@@ -322,7 +323,7 @@ def _operation(
 
 
 def _bytes_constant(values: np.ndarray) -> tf.Tensor:
-    return tf.bitcast(tf.constant(values, tf.int8), tf.qint8)
+    return tf.bitcast(constant(values, tf.int8), tf.qint8)
 
 
 def _type(value: tf.DType) -> attr_value_pb2.AttrValue:

@@ -12,6 +12,7 @@ from keras_cls import contract
 from keras_cls.classifier import Classifier
 from keras_cls.contract import messages
 from keras_cls.contract.tensors import encode_tensor
+from keras_cls.exporting.constants import stand_ins
 from keras_cls.exporting.multiply_adds import written_multiply_adds
 from keras_cls.exporting.networks import Network
 from keras_cls.exporting.signatures import ServingSignatures
@@ -38,10 +39,14 @@ class SavedModel:
 
     def write(self, folder: Path, model_name: str, sample: Sample) -> None:
         """The graph, its variables if it has any, and a request of each kind to warm up with."""
-        signatures = ServingSignatures(self.classifier, self.network).functions()
-        tf.saved_model.save(self.network.tracked(), str(folder), signatures=signatures)
+        with stand_ins() as numbers:
+            signatures = ServingSignatures(self.classifier, self.network).functions()
+            tf.saved_model.save(self.network.tracked(), str(folder), signatures=signatures)
         graph = folder / contract.MODEL_FILE
-        _set_method(graph, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
+        model = saved_model_pb2.SavedModel.FromString(graph.read_bytes())
+        numbers.replace_in(model)
+        _set_method(model, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
+        graph.write_bytes(model.SerializeToString(deterministic=True))
         _write_warmup(folder / contract.WARMUP_FILE, sample.pixels, model_name)
 
     def verify(self, folder: Path, sample: Sample) -> Verification:
@@ -57,12 +62,10 @@ class SavedModel:
         return card
 
 
-def _set_method(path: Path, signature: str, method: str) -> None:
+def _set_method(model: saved_model_pb2.SavedModel, signature: str, method: str) -> None:
     """TensorFlow writes the predict method for every signature; Classify calls ask for theirs."""
-    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for graph in model.meta_graphs:
         graph.signature_def[signature].method_name = method
-    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _write_warmup(path: Path, pixels: np.ndarray, model_name: str) -> None:
