@@ -53,9 +53,6 @@ _LEAST_SAME_CLASS = 0.5
 _ENOUGH_IMAGES = 16
 """To count on how many of them the best class is the same."""
 
-_LARGE = 64 * 2**20
-"""Bytes of a graph."""
-
 _SYNTHETIC_IMAGES = _ENOUGH_IMAGES
 _MOST_IMAGES = 64
 
@@ -187,15 +184,13 @@ def verify_saved_model(
     files = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
     encoded = np.array(files, dtype=object)
     examples = np.array([_example(file) for file in files], dtype=object)
-    of_pixels, of_files, *best = _answers(
-        folder,
-        {
-            contract.SIGNATURE_IMAGES: {contract.INPUT_IMAGES: pixels},
-            contract.SIGNATURE_PROBABILITIES: {contract.INPUT_IMAGE_BYTES: encoded},
-            contract.SIGNATURE_DEFAULT: {contract.INPUT_IMAGE_BYTES: encoded},
-            contract.SIGNATURE_CLASSIFY: {contract.INPUT_EXAMPLES: examples},
-        },
-    )
+    with SessionModel(folder) as run:
+        of_pixels = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
+        of_files = run(contract.SIGNATURE_PROBABILITIES, {contract.INPUT_IMAGE_BYTES: encoded})
+        best = [
+            run(contract.SIGNATURE_DEFAULT, {contract.INPUT_IMAGE_BYTES: encoded}),
+            run(contract.SIGNATURE_CLASSIFY, {contract.INPUT_EXAMPLES: examples}),
+        ]
     expected = classifier.probabilities(files)
     encoded_differences = [
         _difference(of_files[contract.OUTPUT_PROBABILITIES], expected),
@@ -234,22 +229,6 @@ def compared(
         same_class=float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1))),
         same_class_bound=_LEAST_SAME_CLASS if len(sample.pixels) >= _ENOUGH_IMAGES else 0.0,
     )
-
-
-def _answers(
-    folder: Path, requests: dict[str, dict[str, np.ndarray]]
-) -> list[dict[str, np.ndarray]]:
-    """Of each signature.
-
-    A session keeps copies of a model's numbers for each signature that it has run: a large model's
-    get a session each.
-    """
-    together = (folder / contract.MODEL_FILE).stat().st_size < _LARGE
-    found: list[dict[str, np.ndarray]] = []
-    for names in [list(requests)] if together else [[name] for name in requests]:
-        with SessionModel(folder) as run:
-            found += [run(name, requests[name]) for name in names]
-    return found
 
 
 class SessionModel:
