@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
 from keras_cls import contract
 from keras_cls.classifier import Classifier
@@ -47,6 +48,7 @@ class SavedModel:
         numbers.replace_in(model)
         _set_method(model, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
         graph.write_bytes(model.SerializeToString(deterministic=True))
+        write_fingerprint(str(folder))
         _write_warmup(folder / contract.WARMUP_FILE, sample.pixels, model_name)
 
     def verify(self, folder: Path, sample: Sample) -> Verification:

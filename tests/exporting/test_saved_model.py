@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from classifiers import LABELS, answers_elsewhere, encoded, photo, pixels, small_classifier
 from PIL import Image
+from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
 from keras_cls import contract
 from keras_cls.architectures.layers import LocalResponseNormalization
@@ -204,6 +205,17 @@ def test_the_version_holds_warmup_records_and_a_card(version, run, classifier):
     assert card["preprocessing"] == classifier.preprocessing.to_dict()
     assert card["verification"]["within_bounds"] is True
     assert card["verification"]["source"] == "synthetic images"
+
+
+def test_the_fingerprint_is_that_of_the_file(version, tmp_path):
+    """Not of what TensorFlow wrote, before numbers and methods were put in."""
+    graph = tmp_path / contract.MODEL_FILE
+    graph.write_bytes((version / contract.MODEL_FILE).read_bytes())
+    write_fingerprint(str(tmp_path))
+    read = tf.saved_model.experimental.read_fingerprint
+    found, wanted = read(str(version)), read(str(tmp_path))
+    assert found.saved_model_checksum == wanted.saved_model_checksum
+    assert found.graph_def_program_hash == wanted.graph_def_program_hash
 
 
 def bytes_in(folder):
