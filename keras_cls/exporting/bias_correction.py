@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_cls.exporting import float_network
 from keras_cls.exporting.byte_formats import ByteFormat, in_bytes
 from keras_cls.exporting.calibration import batches
+from keras_cls.exporting.constants import shared
 from keras_cls.exporting.float_network import run_all_in_float
 from keras_cls.exporting.int8_network import from_bytes, rounded, to_bytes
 from keras_cls.exporting.nodes import Dense, Fused, Graph, Input, Linear, Node, Shape
@@ -83,7 +84,8 @@ def _mean_maps(
         ]
         return added[0], added[1]
 
-    each = [sums(batch) for batch in batches(images)]
+    with shared():
+        each = [sums(batch) for batch in batches(images)]
     exact, held = (
         {
             name: np.sum([of_batch[part][name].numpy() for of_batch in each], axis=0) / len(images)

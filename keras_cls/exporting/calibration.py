@@ -23,6 +23,7 @@ from keras_cls.exporting.byte_formats import (
     levels,
     offset_of,
 )
+from keras_cls.exporting.constants import shared
 from keras_cls.exporting.float_network import run_all_in_float
 from keras_cls.exporting.nodes import Fused, Graph
 
@@ -96,7 +97,8 @@ def _extremes(
         flat = {name: tf.reshape(values[name], (-1, values[name].shape[-1])) for name in names}
         return {k: (tf.reduce_min(v, axis=0), tf.reduce_max(v, axis=0)) for k, v in flat.items()}
 
-    each = [found(batch) for batch in batches(images)]
+    with shared():
+        each = [found(batch) for batch in batches(images)]
     low = {k: np.min([of_batch[k][0].numpy() for of_batch in each], axis=0) for k in names}
     high = {k: np.max([of_batch[k][1].numpy() for of_batch in each], axis=0) for k in names}
     return low, high
@@ -117,9 +119,10 @@ def _histograms(
         return {name: _counted(values[name], kind[name], low[name], limit[name]) for name in kind}
 
     totals = {name: np.zeros(_BINS, np.int64) for name in kind}
-    for batch in batches(images):
-        for name, counts in found(batch).items():
-            totals[name] += counts.numpy()
+    with shared():
+        for batch in batches(images):
+            for name, counts in found(batch).items():
+                totals[name] += counts.numpy()
     return totals
 
 

@@ -1,11 +1,12 @@
 """The numbers of a network as constants of the graph that is being traced.
 
 TensorFlow copies what its constants hold more than twenty times while a graph is traced, registered
-and saved: VGG-16 with its 553 MB took 15 GB. So, where a graph is traced to be written, one zero
-stands in for each large constant, and what it holds is put into the written graph afterwards.
+and saved: VGG-16 with its 553 MB took 15 GB. So a graph that is traced to be written holds a zero
+for each large constant, and its numbers are put into the file afterwards; and one that is traced to
+be run here reads them from without.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -52,26 +53,44 @@ class StandIns:
             raise RuntimeError(f"{len(missing)} constants were lost while the graph was written")
 
 
-_STAND_INS: ContextVar[StandIns | None] = ContextVar("stand_ins", default=None)
+_MAKE: ContextVar[Callable[[np.ndarray, tf.DType], tf.Tensor]] = ContextVar(
+    "make", default=tf.constant
+)
 
 
 @contextmanager
 def stand_ins() -> Iterator[StandIns]:
     """Meanwhile graphs are traced with stand-ins: they are to be written, not to be run."""
     found = StandIns()
-    token = _STAND_INS.set(found)
-    try:
+    with _made_by(found.add):
         yield found
-    finally:
-        _STAND_INS.reset(token)
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Meanwhile graphs read large constants from without: they are to be run, not to be written."""
+    with _made_by(_outside):
+        yield
 
 
 def constant(numbers: np.ndarray, dtype: tf.DType) -> tf.Tensor:
-    """These numbers, or, while :func:`stand_ins` are wanted, what stands in for them."""
-    found = _STAND_INS.get()
-    if found is None or numbers.size <= _FEW:
+    """These numbers, as the graphs of now hold them."""
+    make = tf.constant if numbers.size <= _FEW else _MAKE.get()
+    return make(numbers, dtype)
+
+
+@contextmanager
+def _made_by(make: Callable[[np.ndarray, tf.DType], tf.Tensor]) -> Iterator[None]:
+    token = _MAKE.set(make)
+    try:
+        yield
+    finally:
+        _MAKE.reset(token)
+
+
+def _outside(numbers: np.ndarray, dtype: tf.DType) -> tf.Tensor:
+    with tf.init_scope():
         return tf.constant(numbers, dtype)
-    return found.add(numbers, dtype)
 
 
 def _constants(model: saved_model_pb2.SavedModel) -> Iterator[node_def_pb2.NodeDef]:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_cls.exporting.constants import _FEW, constant, stand_ins
+from keras_cls.exporting.constants import _FEW, constant, shared, stand_ins
 
 SIDE = 40
 assert SIDE * SIDE > _FEW
@@ -87,3 +87,13 @@ def test_other_threads_trace_what_they_run():
         thread.start()
         thread.join()
     np.testing.assert_array_equal(found[0], wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_what_is_shared_is_read_from_without(dtype):
+    matrix, x = numbers(dtype), tf.ones((2, SIDE))
+    with shared():
+        function = product(matrix, dtype)
+    assert function.graph.as_graph_def().ByteSize() < 5_000
+    assert len(function.captured_inputs) == 1
+    np.testing.assert_array_equal(function(x)["y"], product(matrix, dtype)(x)["y"])
