@@ -23,7 +23,7 @@ def calm_gates(model: keras.Model, images: np.ndarray) -> None:
     gates = [layer for layer in model.layers if layer.name.endswith("_expand")]
     if not gates:
         return
-    inputs = keras.Model(model.inputs, [gate.input for gate in gates])(images, training=False)
+    inputs = keras.Model(model.input, [gate.input for gate in gates])(images, training=False)
     for gate, x in zip(gates, keras.tree.flatten(inputs), strict=True):
         kernel, bias = gate.get_weights()
         gate.set_weights([kernel / np.std(x.numpy() @ kernel[0, 0]), bias])
