@@ -13,6 +13,7 @@ BENCHMARKS = {
     "training": "the training step against PyTorch and plain Keras 3",
     "time_to_accuracy": "minutes to 90 % and 94 % on CIFAR-10 against PyTorch",
     "inference": "int8 and bfloat16 SavedModels beside OpenVINO, ONNX Runtime, LiteRT and torch",
+    "loading": "seconds and memory until a SavedModel answers, beside Keras' own export",
     "every_export": "every network as a SavedModel: its size, how near to Keras, what is in bytes",
     "compression_cost": "what int8 and zeros cost ResNet-20 and ResNet-56 in accuracy",
     "deep_compression": "how small LeNet-5, AlexNet and ResNet-56 become, beside Deep Compression",

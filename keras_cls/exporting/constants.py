@@ -1,21 +1,20 @@
 """The numbers of a network as constants of the graph that is being traced.
 
-TensorFlow copies what its constants hold more than twenty times while a graph is traced, registered
-and saved: VGG-16 with its 553 MB took 15 GB. So a graph that is traced to be written holds a zero
-for each large constant, and its numbers are put into the file afterwards; and one that is traced to
-be run here reads them from without.
+TensorFlow copies what a function's own constants hold more than twenty times while the function is
+traced, registered, saved and loaded: VGG-16 with its 553 MB took 15 GB to write. So large constants
+stay outside: functions take them as inputs, the file's main graph holds them once. While a graph is
+traced to be written, zeros stand in, and the numbers are put into the file afterwards.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, node_def_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2
 
-_ATTRIBUTE = "_stands_in_for"
 _FEW = 1024
 
 
@@ -23,32 +22,39 @@ class StandIns:
     """What stands in the graphs that were traced meanwhile, and for what."""
 
     def __init__(self) -> None:
-        self._numbers: list[np.ndarray] = []
+        self._numbers: dict[Any, np.ndarray] = {}
 
     def add(self, numbers: np.ndarray, dtype: tf.DType) -> tf.Tensor:
-        """A zero in that shape; TensorFlow keeps it as one number."""
-        standing = tf.constant(0, dtype, numbers.shape)
-        mark = attr_value_pb2.AttrValue(i=len(self._numbers))
-        standing.op._set_attr(_ATTRIBUTE, mark)
-        self._numbers.append(numbers)
+        """Zeros in that shape; TensorFlow writes equal numbers as one."""
+        standing = _outside(np.zeros(numbers.shape, dtype.as_numpy_dtype), dtype)
+        self._numbers[standing.ref()] = numbers
         return standing
 
-    def replace_in(self, model: saved_model_pb2.SavedModel) -> None:
+    def replace_in(self, model: saved_model_pb2.SavedModel, signatures: Mapping[str, Any]) -> None:
         """Let every constant hold its own numbers.
 
+        Args:
+            model: what TensorFlow wrote.
+            signatures: the concrete functions that it wrote, by signature.
+
         Raises:
-            RuntimeError: there are constants that the model has not.
+            RuntimeError: a constant is not there, or not the one that it should be.
         """
-        missing = set(range(len(self._numbers)))
-        for node in _constants(model):
-            if _ATTRIBUTE not in node.attr:
-                continue
-            index = node.attr[_ATTRIBUTE].i
-            dtype = tf.as_dtype(node.attr["dtype"].type).as_numpy_dtype
-            numbers = tf.make_tensor_proto(self._numbers[index].astype(dtype, copy=False))
-            node.attr["value"].tensor.CopyFrom(numbers)
-            del node.attr[_ATTRIBUTE]
-            missing.discard(index)
+        missing = set(self._numbers)
+        (meta_graph,) = model.meta_graphs
+        nodes = {node.name: node for node in meta_graph.graph_def.node}
+        for name, function in signatures.items():
+            operations = _captured_constants(meta_graph.object_graph_def, name)
+            for place, capture in enumerate(function.captured_inputs):
+                if capture.ref() not in missing:
+                    continue
+                node = nodes[operations[f"capture_{place}"]]
+                dtype, shape = tf.as_dtype(node.attr["dtype"].type), node.attr["value"].tensor
+                if (dtype, tf.TensorShape(shape.tensor_shape)) != (capture.dtype, capture.shape):
+                    raise RuntimeError(f"{node.name} of the written graph is another constant")
+                numbers = self._numbers[capture.ref()].astype(dtype.as_numpy_dtype, copy=False)
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(numbers))
+                missing.discard(capture.ref())
         if missing:
             raise RuntimeError(f"{len(missing)} constants were lost while the graph was written")
 
@@ -68,7 +74,7 @@ def stand_ins() -> Iterator[StandIns]:
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Meanwhile graphs read large constants from without: they are to be run, not to be written."""
+    """Meanwhile graphs read large constants from outside: they are to be run, not to be written."""
     with _made_by(_outside):
         yield
 
@@ -93,8 +99,16 @@ def _outside(numbers: np.ndarray, dtype: tf.DType) -> tf.Tensor:
         return tf.constant(numbers, dtype)
 
 
-def _constants(model: saved_model_pb2.SavedModel) -> Iterator[node_def_pb2.NodeDef]:
-    for meta_graph in model.meta_graphs:
-        graph = meta_graph.graph_def
-        for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-            yield from (node for node in nodes if node.op == "Const")
+def _captured_constants(
+    objects: saved_object_graph_pb2.SavedObjectGraph, signature: str
+) -> dict[str, str]:
+    """What a signature's function captures -> the operation of the main graph that holds it."""
+
+    def child(node: saved_object_graph_pb2.SavedObject, name: str) -> Any:
+        return next(objects.nodes[c.node_id] for c in node.children if c.local_name == name)
+
+    function = child(child(objects.nodes[0], "signatures"), signature)
+    return {
+        each.local_name: objects.nodes[each.node_id].constant.operation
+        for each in function.children
+    }

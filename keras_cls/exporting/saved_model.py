@@ -45,7 +45,7 @@ class SavedModel:
             tf.saved_model.save(self.network.tracked(), str(folder), signatures=signatures)
         graph = folder / contract.MODEL_FILE
         model = saved_model_pb2.SavedModel.FromString(graph.read_bytes())
-        numbers.replace_in(model)
+        numbers.replace_in(model, signatures)
         _set_method(model, contract.SIGNATURE_CLASSIFY, contract.METHOD_CLASSIFY)
         graph.write_bytes(model.SerializeToString(deterministic=True))
         write_fingerprint(str(folder))

@@ -40,12 +40,12 @@ def written(folder, function) -> saved_model_pb2.SavedModel:
 def test_the_file_is_as_without_stand_ins(dtype, tmp_path):
     matrix = numbers(dtype)
     with stand_ins() as standing:
-        model = written(tmp_path, product(matrix, dtype))
+        function = product(matrix, dtype)
+        model = written(tmp_path, function)
     assert model.ByteSize() < 15_000
-    standing.replace_in(model)
+    standing.replace_in(model, {"run": function})
     assert model.ByteSize() > matrix.size * tf.as_dtype(dtype).size
     (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
-    assert b"_stands_in_for" not in (tmp_path / "saved_model.pb").read_bytes()
     x = tf.ones((2, SIDE))
     found = tf.saved_model.load(str(tmp_path)).signatures["run"](x=x)["y"]
     np.testing.assert_array_equal(found, product(matrix, dtype)(x)["y"])
@@ -59,8 +59,9 @@ def test_a_matrix_that_is_used_twice_is_right_twice(tmp_path):
         return {"y": x @ constant(matrix, tf.float32) @ constant(matrix.T, tf.float32)}
 
     with stand_ins() as standing:
-        model = written(tmp_path, run.get_concrete_function())
-    standing.replace_in(model)
+        function = run.get_concrete_function()
+        model = written(tmp_path, function)
+    standing.replace_in(model, {"run": function})
     (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
     found = tf.saved_model.load(str(tmp_path)).signatures["run"](x=tf.eye(SIDE))["y"]
     np.testing.assert_allclose(found, matrix @ matrix.T, rtol=1e-4, atol=1e-4)
@@ -69,9 +70,40 @@ def test_a_matrix_that_is_used_twice_is_right_twice(tmp_path):
 def test_a_constant_that_was_lost_is_noticed(tmp_path):
     with stand_ins() as standing:
         product(numbers("float32"), "float32")
-        model = written(tmp_path, product(numbers("float32"), "float32"))
+        function = product(numbers("float32"), "float32")
+        model = written(tmp_path, function)
     with pytest.raises(RuntimeError, match="1 constants were lost"):
-        standing.replace_in(model)
+        standing.replace_in(model, {"run": function})
+
+
+def test_the_constants_of_another_function_are_refused(tmp_path):
+    with stand_ins() as standing:
+        function = product(numbers("float32"), "float32")
+        model = written(tmp_path, product(numbers("int8"), "int8"))
+    with pytest.raises(RuntimeError, match=r"Const.* is another constant"):
+        standing.replace_in(model, {"run": function})
+
+
+def test_large_constants_are_in_the_main_graph_once(tmp_path):
+    """TensorFlow copies its function library for whatever a session runs."""
+    matrix = numbers("float32")
+
+    def large(nodes) -> int:
+        return sum(node.op == "Const" and node.ByteSize() > matrix.nbytes for node in nodes)
+
+    with stand_ins() as standing:
+        function = product(matrix, "float32")
+        tf.saved_model.save(
+            tf.Module(), str(tmp_path), signatures={"run": function, "again": function}
+        )
+        path = tmp_path / "saved_model.pb"
+        model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    standing.replace_in(model, {"run": function, "again": function})
+    graph = model.meta_graphs[0].graph_def
+    assert large(graph.node) == 1
+    assert [large(each.node_def) for each in graph.library.function] == [0] * len(
+        graph.library.function
+    )
 
 
 def test_other_threads_trace_what_they_run():
