@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.inference import bytes_in
-from benchmarks.real_images import gallery_photos
+from benchmarks.real_images import spread_photos
 from benchmarks.tables import markdown_table, rows_between, write_between
 from keras_cls import list_models, model_spec
 
@@ -58,8 +58,7 @@ def _row(name: str) -> list[str]:
     model = keras_cls.create_model(name)
     classes = model.outputs[0].shape[-1]
     classifier = keras_cls.Classifier(model, [str(n) for n in range(classes)])
-    photos = gallery_photos()
-    photos = photos[:: len(photos) // _PHOTOS][:_PHOTOS]
+    photos = spread_photos(_PHOTOS)
     images = np.stack([classifier.prepared(photo) for photo in photos])
     unsettle(model)
     calm_gates(model, images)

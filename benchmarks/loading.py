@@ -1,9 +1,9 @@
 """Seconds and memory until a SavedModel answers, beside Keras' own export.
 
 ``python -m benchmarks loading``: each file is loaded in a TensorFlow session, in a process of its
-own, which then answers one image by one signature and at last by all. Memory is what
-the process holds beyond TensorFlow itself, after free memory was given back, and the most that it
-held at a time. Random weights. BENCH_ROWS=resnet50 measures these networks alone.
+own, which then answers one image by one signature and at last by all. Memory is what the process
+holds beyond TensorFlow itself, after free memory was given back, and the most that it held at a
+time. Random weights. BENCH_ROWS=resnet50 measures these networks alone.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.inference import bytes_in
 from benchmarks.machine import machine
-from benchmarks.real_images import gallery_photos
+from benchmarks.real_images import gallery_photos, spread_photos
 from benchmarks.tables import ROOT, markdown_table, write_between
 
 NETWORKS = ("resnet50", "vgg16")
@@ -76,8 +76,7 @@ def _write(network: str, folder: Path) -> None:
     model = keras_cls.create_model(network)
     classifier = keras_cls.Classifier(model, [str(n) for n in range(model.output_shape[-1])])
     model.export(folder / "keras", verbose=False)
-    photos = gallery_photos()
-    photos = photos[:: len(photos) // _PHOTOS][:_PHOTOS]
+    photos = spread_photos(_PHOTOS)
     for precision in KINDS[1:]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -93,8 +92,9 @@ def _row(path: Path) -> dict[str, float]:
     import tensorflow as tf
 
     from keras_cls import contract
-    from keras_cls.exporting.verification import SessionModel
+    from keras_cls.exporting.verification import SessionModel, example_of
 
+    photo = gallery_photos()[0].read_bytes()
     tf.constant(0)  # TensorFlow's own memory
     own = _resident()
     begin = time.perf_counter()
@@ -106,7 +106,8 @@ def _row(path: Path) -> dict[str, float]:
             shape = [max(each.size, 1) for each in given.tensor_shape.dim]
             images: Any = np.zeros(shape, tf.as_dtype(given.dtype).as_numpy_dtype)
             if images.dtype == object:
-                images[:] = _photo(as_example=signature == contract.SIGNATURE_CLASSIFY)
+                is_example = signature == contract.SIGNATURE_CLASSIFY
+                images[:] = example_of(photo) if is_example else photo
             model(signature, {alias: images})
 
         ours = contract.SIGNATURE_IMAGES in model.signatures
@@ -119,19 +120,6 @@ def _row(path: Path) -> dict[str, float]:
                     answer(signature)
             found["all"] = _resident() - own
     return found | {"most": _status("VmHWM") - own}
-
-
-def _photo(as_example: bool) -> bytes:
-    import tensorflow as tf
-
-    from keras_cls import contract
-
-    file = gallery_photos()[0].read_bytes()
-    if not as_example:
-        return file
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
-    features = tf.train.Features(feature={contract.EXAMPLE_IMAGE_KEY: feature})
-    return tf.train.Example(features=features).SerializeToString()
 
 
 def _resident() -> int:

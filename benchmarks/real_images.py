@@ -44,6 +44,12 @@ def gallery_photos(size: tuple[int, int] | None = None) -> list[Path]:
     return found
 
 
+def spread_photos(count: int) -> list[Path]:
+    """So many of the gallery's photos, from its beginning to its end."""
+    photos = gallery_photos()
+    return photos[:: len(photos) // count][:count]
+
+
 def part_of(images: Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of ``"train"`` or ``"test"``."""
     return images[f"{part}_images"], images[f"{part}_labels"]

@@ -49,11 +49,12 @@ class StandIns:
                 if capture.ref() not in missing:
                     continue
                 node = nodes[operations[f"capture_{place}"]]
-                dtype, shape = tf.as_dtype(node.attr["dtype"].type), node.attr["value"].tensor
-                if (dtype, tf.TensorShape(shape.tensor_shape)) != (capture.dtype, capture.shape):
+                held = node.attr["value"].tensor
+                dtype, shape = tf.as_dtype(held.dtype), tf.TensorShape(held.tensor_shape)
+                if (dtype, shape) != (capture.dtype, capture.shape):
                     raise RuntimeError(f"{node.name} of the written graph is another constant")
                 numbers = self._numbers[capture.ref()].astype(dtype.as_numpy_dtype, copy=False)
-                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(numbers))
+                held.CopyFrom(tf.make_tensor_proto(numbers))
                 missing.discard(capture.ref())
         if missing:
             raise RuntimeError(f"{len(missing)} constants were lost while the graph was written")

@@ -183,7 +183,7 @@ def verify_saved_model(
     pixels = sample.pixels
     files = [_photo_file(image, as_jpeg=index % 2 == 0) for index, image in enumerate(pixels)]
     encoded = np.array(files, dtype=object)
-    examples = np.array([_example(file) for file in files], dtype=object)
+    examples = np.array([example_of(file) for file in files], dtype=object)
     with SessionModel(folder) as run:
         of_pixels = run(contract.SIGNATURE_IMAGES, {contract.INPUT_IMAGES: pixels})
         of_files = run(contract.SIGNATURE_PROBABILITIES, {contract.INPUT_IMAGE_BYTES: encoded})
@@ -292,7 +292,8 @@ def _difference_of_best(
     return max(_difference(scores, of_name), _difference(scores, of_rank))
 
 
-def _example(file: bytes) -> bytes:
+def example_of(file: bytes) -> bytes:
+    """An encoded image as ``classify`` takes it: a serialized ``tf.train.Example``."""
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
     features = tf.train.Features(feature={contract.EXAMPLE_IMAGE_KEY: feature})
     return tf.train.Example(features=features).SerializeToString()
